@@ -1,0 +1,84 @@
+--- The host seam: everything the library can do to the outside world.
+--
+-- One table of functions, made twice: in C (src/script/lib_*.c) for the server, in pure Lua
+-- (lua/moonlatch/testing/fake_host.lua) for specs under plain busted. spec/lua/host_contract_spec.lua runs against
+-- both. This module holds no code but the list below, which both hosts are checked against.
+--
+-- Conventions: wrong argument types raise; a refusal by the outside world is `nil, why` (why: text for people, never a
+-- credential). "waits" marks calls that may suspend the coroutine; they raise "cannot wait here" while loading and inside
+-- table.sort, string.gsub callbacks. Durations are seconds (numbers), moments are seconds since 1970.
+--
+-- TIME AND TEXT
+--   now() -> number                              wall clock, fractions allowed (the tests' clock in specs)
+--   json_decode(text) -> value | nil, why        integers stay integers, null members are absent, null alone is nil,
+--                                                duplicates, depth > 64, > 1 MiB, trailing bytes are refused
+--   json_encode(value) -> text                   a table with [1] or made by json_decode from [] is a list; {} is an object;
+--                                                cycles, functions, NaN, depth > 32 raise
+--   json_list(table) -> table                    marks a table as a list, so that an empty one encodes as []
+--   base64_encode(text, url?) -> text            base64_decode(text, url?) -> text | nil, why
+--   sha256(text) -> hex text                     equals(a, b) -> boolean, in constant time
+--   url_escape(text) -> text                     url_parse(text) -> {scheme,host,port,path,query} | nil, why
+--   utf8_ok(text) -> boolean
+--   regex(pattern) -> regex | nil, why           while loading only. regex:test(s) -> boolean, regex:match(s) -> groups... | nil,
+--                                                regex:replace(s, replacement) -> text (all matches, $1); a match limit raises
+--   yaml_decode(text) -> value | nil, why
+--
+-- CONFIGURATION, while loading only
+--   env(name) -> text | nil                      secret(name) -> secret | nil  (prints as <secret NAME>; cannot be joined)
+--   read_file(path) -> text | nil, why           at most 1 MiB
+--   module(name) -> source, filename | nil       text of NAME.lua beside the policy
+--   load_chunk(source, name, env) -> function | nil, why     text chunks only
+--   base -> table                                a fresh policy environment: assert error ipairs next pairs pcall select tonumber
+--                                                tostring type xpcall, and string table math utf8 in their bounded, read-only forms
+--   readonly(table) -> proxy                     a read-only view (index, pairs, ipairs, # work)
+--   upstream{ name=, ca_file=, ca_pem=, cert_pem=, key_pem=, token_file= } -> upstream | nil, why
+--
+-- THE OUTSIDE
+--   fetch{ upstream=, method=, url=, headers={name=text|secret}, body=, timeout= } -> {status=, headers={lower=text}, body=} | nil, why
+--                                                waits; without upstream: one per origin is made. headers may hold secrets; the value of
+--                                                headers.authorization may be "Bearer " plus a secret as { "Bearer ", secret }
+--   sleep(seconds)                               waits; background tasks only
+--
+-- THE SHARED CACHE. scope, name and credential make the key, hashed with their lengths; nothing of them is stored.
+--   begin(scope, name, credential) -> state, ...            waits while another request leads the same key
+--        "hit", value        value: the table settled before; the same table for every hit in this state: never change it.
+--                            (value may be any JSON value)
+--        "refused", why      a definite refusal
+--        "failed", why       the one that led could not find out: neither can you
+--        "lead", ticket      it is yours to find out; settle it. A to-be-closed value: closing it unsettled lets the next one lead
+--   settle(ticket, "accept", value, ttl, expires?)          ttl seconds (0: not kept, only handed to those who wait); expires: the
+--                                                           token's exp as a moment or nil. Returns value as begin would give it
+--   settle(ticket, "refuse", why, ttl)   settle(ticket, "fail", why)
+--   cache_get(scope, name, credential) -> value | nil       no wait, no flight
+--   cache_set(scope, name, credential, value, ttl)          cache_delete(scope, name, credential)
+--
+-- THE BOARD: what background tasks tell all workers
+--   post(name, value)   post_failure(name, why)   read(name) -> value | nil, why
+--
+-- ONE DECISION. req is the request (see below); a req that has ended raises "this request has ended".
+--   plan(names, kinds) -> plan                   while loading. names: upstream header names in order; kinds[i]: "set" or "remove" (policy
+--                                                says false). Refuses names that are no header names. The host adds their aliases to what
+--                                                the gateway must strip
+--   allow(req, plan, user, reason, v1, v2, ...)  vi: text for names[i]; nil: no value, blank it; ignored for "remove". Values with
+--                                                control characters raise. reason: "allowed" or "public". user: text or nil
+--   deny(req, status, reason, message, headers?) reason: "unauthenticated" "denied" "unavailable" "error" "login"; message: plain text
+--                                                for the client; headers: {name=text}, control characters raise
+--   step(req, name, outcome, reason?)            one line of the explanation
+--   route(req, name)                             which route was taken, for explanation and log
+--   log(level, text, fields?)                    level "debug" "info" "warn" "error"; fields: {name=text|number|boolean}
+--
+-- req fields (read only): method scheme host path raw_path query headers cookies bearer client_ip id has_params verify.
+--   query      table-like: req.query.name -> text | nil (first value, decoded); tostring(req.query) the raw text
+--   headers    req.headers["X-Name"] -> text | nil, any case; several lines of one name are joined with ", " (Cookie: "; ")
+--   cookies    req.cookies.name -> text | nil; nil when the name is there twice
+--   bearer     token of "Authorization: Bearer x", or nil
+--   credential(name) method: req:credential("X-Id-Token") -> text | nil: for "Authorization" the bearer token, for other headers the
+--              bearer token or else the bare value when it has no space in it
+local seam = {
+  "now", "json_decode", "json_encode", "json_list", "base64_encode", "base64_decode", "sha256", "equals", "url_escape", "url_parse",
+  "utf8_ok", "regex", "yaml_decode", "env", "secret", "read_file", "module", "load_chunk", "base", "readonly", "upstream", "fetch",
+  "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete", "post", "post_failure", "read", "plan", "allow", "deny", "step",
+  "route", "log",
+}
+
+return seam

@@ -1,0 +1,60 @@
+/* Byte slices. Pure functions; any thread. */
+#include "base/str.h"
+
+bool ml_str_ieq(struct ml_str a, struct ml_str b)
+{
+    if (a.n != b.n)
+        return false;
+    for (size_t i = 0; i < a.n; i++)
+        if (ml_lower(a.p[i]) != ml_lower(b.p[i]))
+            return false;
+    return true;
+}
+
+bool ml_str_starts(struct ml_str s, struct ml_str prefix)
+{
+    return s.n >= prefix.n && ml_str_eq(ml_str(s.p, prefix.n), prefix);
+}
+
+bool ml_str_istarts(struct ml_str s, struct ml_str prefix)
+{
+    return s.n >= prefix.n && ml_str_ieq(ml_str(s.p, prefix.n), prefix);
+}
+
+struct ml_str ml_str_trim(struct ml_str s)
+{
+    while (s.n && (s.p[0] == ' ' || s.p[0] == '\t')) {
+        s.p++;
+        s.n--;
+    }
+    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+        s.n--;
+    return s;
+}
+
+struct ml_str ml_str_cut(struct ml_str s, char sep, struct ml_str *rest)
+{
+    const char *at = s.n ? memchr(s.p, sep, s.n) : NULL;
+    if (!at) {
+        *rest = (struct ml_str){NULL, 0};
+        return s;
+    }
+    *rest = ml_str(at + 1, s.n - (size_t)(at + 1 - s.p));
+    return ml_str(s.p, (size_t)(at - s.p));
+}
+
+bool ml_str_u64(struct ml_str s, unsigned long long *ret)
+{
+    unsigned long long v = 0;
+    if (s.n == 0)
+        return false;
+    for (size_t i = 0; i < s.n; i++) {
+        if (s.p[i] < '0' || s.p[i] > '9')
+            return false;
+        if (__builtin_mul_overflow(v, 10ULL, &v) ||
+            __builtin_add_overflow(v, (unsigned long long)(s.p[i] - '0'), &v))
+            return false;
+    }
+    *ret = v;
+    return true;
+}

@@ -1,0 +1,25 @@
+/* base64, percent encoding, URLs, UTF-8. Pure. */
+#pragma once
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/str.h"
+
+bool ml_utf8_ok(struct ml_str s);
+/* RFC 4648 base64 with padding, and base64url without: strict (no white space, no other alphabet, trailing bits
+ * zero). Decoders append to out; false (and nothing appended) on bad input or when out is full. */
+bool ml_base64_encode(struct ml_str in, struct ml_buf *out);
+bool ml_base64_decode(struct ml_str in, struct ml_buf *out);
+bool ml_base64url_encode(struct ml_str in, struct ml_buf *out);
+bool ml_base64url_decode(struct ml_str in, struct ml_buf *out);
+/* RFC 3986 unreserved bytes stay, all else becomes %XX. */
+bool ml_url_escape(struct ml_str in, struct ml_buf *out);
+/* %XX decoded; with form, '+' is a space. false on bad escapes. */
+bool ml_url_unescape(struct ml_str in, bool form, struct ml_buf *out);
+
+struct ml_url {
+    struct ml_str scheme, userinfo, host, path, query, fragment; /* slices; p == NULL when absent */
+    unsigned port;                                               /* 0 when absent */
+};
+/* An absolute http or https URL (RFC 3986). Refuses userinfo, spaces, controls, backslashes, empty hosts, bad ports. */
+int ml_url_parse(struct ml_str in, struct ml_url *ret, struct ml_err *err);
