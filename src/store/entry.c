@@ -1,0 +1,54 @@
+/* Entries: immutable bytes with a count of references, shared by the cache, the flights, the board
+ * and whoever holds one. Any thread. */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "store/cache.h"
+
+#include <stdlib.h>
+
+static _Atomic uint64_t last_id;
+
+struct ml_entry *ml_entry_new(enum ml_entry_kind kind, struct ml_str bytes, int64_t expires_ms)
+{
+    if (bytes.n >= UINT32_MAX)
+        return NULL;
+    /* Sized by a peer's answer: may fail. */
+    struct ml_entry *e = malloc(sizeof *e + bytes.n + 1);
+    if (!e)
+        return NULL;
+    atomic_init(&e->refs, 1);
+    e->n = (uint32_t)bytes.n;
+    e->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
+    e->expires_ms = expires_ms;
+    e->kind = kind;
+    if (bytes.n)
+        memcpy(e->bytes, bytes.p, bytes.n);
+    e->bytes[bytes.n] = '\0';
+    return e;
+}
+
+struct ml_entry *ml_entry_ref(struct ml_entry *e)
+{
+    atomic_fetch_add_explicit(&e->refs, 1, memory_order_relaxed);
+    return e;
+}
+
+void ml_entry_unref(struct ml_entry *e)
+{
+    /* acq_rel: what others read of it must not move past the free. */
+    if (e && atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1)
+        free(e);
+}
+
+int64_t ml_cache_expiry(int64_t now_ms, int64_t ttl_ms, int64_t exp_ms)
+{
+    const int64_t longest = INT64_C(1000) * 60 * 60 * 24 * 365;
+    int64_t life = ttl_ms < longest ? ttl_ms : longest;
+    if (exp_ms != 0 && exp_ms - now_ms < life)
+        life = exp_ms - now_ms;
+    if (life <= 0)
+        return now_ms;
+    uint32_t random = 0;
+    ml_random(&random, sizeof random); /* without it there is no jitter, and no harm */
+    return now_ms + life - (int64_t)(random % (uint64_t)(life / 10 + 1));
+}
