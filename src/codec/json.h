@@ -19,11 +19,11 @@ struct ml_json_events {
     bool (*end)(void *ctx, enum ml_json_kind kind);
 };
 
-enum { ML_JSON_DEPTH = 64, ML_JSON_BYTES = 1 << 20 };
+enum { ML_JSON_DEPTH = 64, ML_JSON_BYTES = 1 << 20, ML_JSON_VALUES = 1 << 16 };
 
-/* Parses text (any JSON value; UTF-8; duplicate members refused; at most ML_JSON_DEPTH deep and ML_JSON_BYTES
- * long; trailing bytes refused; NUL in a string refused) and walks it. err names what is wrong and where,
- * never the content. */
+/* Parses text (any JSON value, RFC 8259; UTF-8) and walks it. ML_E_TOOBIG: deeper than ML_JSON_DEPTH, longer than
+ * ML_JSON_BYTES, more than ML_JSON_VALUES values. ML_E_INVALID: not JSON, a member twice, trailing bytes, a NUL in a
+ * string, an integer past int64, a real past double. err names what is wrong and where, never the content. */
 int ml_json_walk(struct ml_str text, const struct ml_json_events *events, void *ctx, struct ml_err *err);
 
 /* A writer with the separators and escapes; the caller keeps the nesting right. */
@@ -39,6 +39,7 @@ void ml_json_integer(struct ml_json_out *o, long long value);
 void ml_json_real(struct ml_json_out *o, double value); /* NaN and infinity: null */
 void ml_json_literal(struct ml_json_out *o, const char *literal); /* true, false, null */
 
-/* YAML 1.1 core (by libyaml) as JSON text: maps, lists, plain scalars by the core schema, no anchors, no tags,
- * one document, ML_JSON_DEPTH deep. For kubeconfig files. */
+/* YAML (by libyaml) as JSON text, appended to out: maps, lists, plain scalars by the core schema of YAML 1.2 ("yes" is
+ * a text), no anchors, tags or merge keys, one document, the bounds and rules of ml_json_walk. For kubeconfig files.
+ * Nothing is appended on failure; err has the line, never the content. */
 int ml_yaml_to_json(struct ml_str text, struct ml_buf *out, struct ml_err *err);

@@ -16,10 +16,13 @@ bool ml_base64url_decode(struct ml_str in, struct ml_buf *out);
 bool ml_url_escape(struct ml_str in, struct ml_buf *out);
 /* %XX decoded; with form, '+' is a space. false on bad escapes. */
 bool ml_url_unescape(struct ml_str in, bool form, struct ml_buf *out);
+/* The byte of the two hex digits at p; -1 when there are none (n: bytes left). */
+int ml_url_hex(const char *p, size_t n);
 
 struct ml_url {
-    struct ml_str scheme, userinfo, host, path, query, fragment; /* slices; p == NULL when absent */
-    unsigned port;                                               /* 0 when absent */
+    struct ml_str scheme, host, path, query, fragment; /* slices; p == NULL when absent; an IPv6 host in [] */
+    unsigned port;                                     /* 0 when absent */
 };
-/* An absolute http or https URL (RFC 3986). Refuses userinfo, spaces, controls, backslashes, empty hosts, bad ports. */
+/* An absolute http or https URL (RFC 3986) of at most 16 KiB. Refuses userinfo, spaces, controls, backslashes, bytes
+ * that are not ASCII, bad escapes, and hosts and ports that ml_host_split refuses. */
 int ml_url_parse(struct ml_str in, struct ml_url *ret, struct ml_err *err);

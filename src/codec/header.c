@@ -1,0 +1,101 @@
+/* Header rules. Pure functions; any thread. */
+#include "codec/header.h"
+
+#include "codec/text.h"
+
+enum { NAME_MAX_BYTES = 256, VALUE_MAX_BYTES = 32 * 1024 };
+
+static bool is_alnum(char c)
+{
+    return (c >= '0' && c <= '9') || (ml_lower(c) >= 'a' && ml_lower(c) <= 'z');
+}
+
+/* One of `set`, which no NUL belongs to. */
+static bool is_in(char c, const char *set)
+{
+    return c && strchr(set, c);
+}
+
+bool ml_header_name_ok(struct ml_str name)
+{
+    if (name.n == 0 || name.n > NAME_MAX_BYTES)
+        return false;
+    for (size_t i = 0; i < name.n; i++)
+        if (!is_alnum(name.p[i]) && !is_in(name.p[i], "!#$%&'*+-.^_`|~"))
+            return false;
+    return true;
+}
+
+/* C1 controls, U+2028 and U+2029 in valid UTF-8: what some programs take for an end of line. */
+static bool is_unicode_break(const unsigned char *p, size_t n)
+{
+    if (n > 1 && p[0] == 0xC2 && p[1] < 0xA0)
+        return true;
+    return n > 2 && p[0] == 0xE2 && p[1] == 0x80 && (p[2] == 0xA8 || p[2] == 0xA9);
+}
+
+bool ml_header_value_ok(struct ml_str value)
+{
+    if (value.n == 0)
+        return true;
+    if (value.n > VALUE_MAX_BYTES || value.p[0] == ' ' || value.p[value.n - 1] == ' ' ||
+        !ml_utf8_ok(value))
+        return false;
+    const unsigned char *p = (const unsigned char *)value.p;
+    for (size_t i = 0; i < value.n; i++)
+        if (p[i] < 0x20 || p[i] == 0x7f || is_unicode_break(p + i, value.n - i))
+            return false;
+    return true;
+}
+
+bool ml_header_is_alias(struct ml_str name, struct ml_str known)
+{
+    bool same = true;
+    if (name.n != known.n)
+        return false;
+    for (size_t i = 0; i < name.n; i++) {
+        if (ml_lower(name.p[i]) == ml_lower(known.p[i]))
+            continue;
+        if (is_alnum(name.p[i]) || is_alnum(known.p[i]))
+            return false;
+        same = false;
+    }
+    return !same;
+}
+
+struct ml_str ml_bearer(struct ml_str authorization)
+{
+    struct ml_str none = {NULL, 0}, token;
+    size_t at = 6, body;
+    if (!ml_str_istarts(authorization, ML_STR("Bearer ")))
+        return none;
+    while (at < authorization.n && authorization.p[at] == ' ')
+        at++;
+    token = ml_str(authorization.p + at, authorization.n - at);
+    for (body = 0; body < token.n; body++)
+        if (!is_alnum(token.p[body]) && !is_in(token.p[body], "-._~+/"))
+            break;
+    if (body == 0)
+        return none;
+    for (size_t i = body; i < token.n; i++)
+        if (token.p[i] != '=')
+            return none;
+    return token;
+}
+
+struct ml_str ml_cookie(struct ml_str header, struct ml_str name, size_t *count)
+{
+    struct ml_str found = {NULL, 0}, value;
+    size_t n = 0;
+    while (header.n) {
+        struct ml_str pair = ml_str_trim(ml_str_cut(header, ';', &header));
+        struct ml_str key = ml_str_cut(pair, '=', &value);
+        if (!value.p || !ml_str_eq(key, name))
+            continue; /* no '=': not a pair that has a name */
+        found = value;
+        n++;
+    }
+    if (count)
+        *count = n;
+    return n == 1 ? found : (struct ml_str){NULL, 0};
+}
