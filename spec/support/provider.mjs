@@ -1,0 +1,166 @@
+// A real OpenID provider (the oidc-provider package) for the tests and the demo: opaque access tokens, one client, a few users.
+//
+// Beside the provider's own endpoints it answers, outside of what the product may call:
+//   POST /test/token?sub=alice&ttl=60   a new access token as text, made by the provider's own models
+//   POST /test/revoke?token=T           the token is gone
+//   GET  /test/stats                    {"userinfo": calls, "discovery": calls}
+import http from "node:http";
+import Provider from "oidc-provider";
+
+export const CLIENT = { id: "moonlatch", secret: "client-secret-of-the-tests" };
+
+// What UserInfo says of each user; "sub" is added. The odd ones are for S-036.
+export const USERS = {
+    alice: { email: "alice@example.com", groups: ["dev", "ops"] },
+    bob: { email: "bob@example.com" },
+    carol: { email: "carol@example.com", groups: [] },
+    groups_text: { email: "groups_text@example.com", groups: "admin" },
+    groups_number: { email: "groups_number@example.com", groups: 7 },
+    groups_null: { email: "groups_null@example.com", groups: null },
+    groups_object: { email: "groups_object@example.com", groups: { admin: 1 } },
+    groups_nested: { email: "groups_nested@example.com", groups: [["admin"]] },
+    groups_mixed: { email: "groups_mixed@example.com", groups: ["admin", 1] },
+    user_array: { email: ["root@example.com"], groups: [] },
+    user_number: { email: 1, groups: [] },
+    user_object: { email: { name: "root" }, groups: [] },
+    user_null: { email: null, groups: [] },
+    user_empty: { email: "", groups: [] },
+    user_missing: { groups: ["dev"] },
+    user_crlf: { email: "bob\r\nX-Admin: 1", groups: [] },
+    user_lf: { email: "bob\nX-Admin: 1", groups: [] },
+    user_nul: { email: "bob\u0000admin", groups: [] },
+    user_del: { email: "bob\u007f", groups: [] },
+    groups_crlf: { email: "groups_crlf@example.com", groups: ["dev\r\nX-Admin: 1"] },
+};
+
+// The package's own in-memory adapter hands out what has expired; this one forgets it.
+class Adapter {
+    static #rows = new Map();
+
+    constructor(model) {
+        this.prefix = `${model}:`;
+    }
+
+    async upsert(id, payload, expiresIn) {
+        const expires = expiresIn ? Date.now() + expiresIn * 1000 : Infinity;
+        Adapter.#rows.set(this.prefix + id, { payload, expires });
+    }
+
+    async find(id) {
+        const row = Adapter.#rows.get(this.prefix + id);
+        if (!row) return undefined;
+        if (row.expires > Date.now()) return row.payload;
+        Adapter.#rows.delete(this.prefix + id);
+        return undefined;
+    }
+
+    async findByUid(uid) {
+        return this.#findBy("uid", uid);
+    }
+
+    async findByUserCode(userCode) {
+        return this.#findBy("userCode", userCode);
+    }
+
+    async consume(id) {
+        const payload = await this.find(id);
+        if (payload) payload.consumed = Math.floor(Date.now() / 1000);
+    }
+
+    async destroy(id) {
+        Adapter.#rows.delete(this.prefix + id);
+    }
+
+    async revokeByGrantId(grantId) {
+        for (const [key, { payload }] of Adapter.#rows)
+            if (payload.grantId === grantId) Adapter.#rows.delete(key);
+    }
+
+    async #findBy(field, value) {
+        for (const [key, { payload }] of Adapter.#rows)
+            if (key.startsWith(this.prefix) && payload[field] === value)
+                return this.find(key.slice(this.prefix.length));
+        return undefined;
+    }
+}
+
+function configuration() {
+    return {
+        adapter: Adapter,
+        clients: [{
+            client_id: CLIENT.id,
+            client_secret: CLIENT.secret,
+            redirect_uris: ["http://localhost/authservice/oidc/callback"],
+        }],
+        claims: { openid: ["sub"], email: ["email"], groups: ["groups"] },
+        scopes: ["openid", "email", "groups"],
+        cookies: { keys: ["tests-only"] },
+        features: { devInteractions: { enabled: false } },
+        ttl: { AccessToken: 3600, Grant: 86400 },
+        findAccount: (_ctx, sub) => Object.hasOwn(USERS, sub)
+            ? { accountId: sub, claims: async () => ({ sub, ...USERS[sub] }) }
+            : undefined,
+    };
+}
+
+async function mint(provider, sub, ttl) {
+    const client = await provider.Client.find(CLIENT.id);
+    const grant = new provider.Grant({ accountId: sub, clientId: CLIENT.id });
+    grant.addOIDCScope("openid email groups");
+    const token = new provider.AccessToken({
+        accountId: sub, client, grantId: await grant.save(), expiresIn: ttl,
+        scope: "openid email groups", gty: "authorization_code",
+    });
+    return token.save();
+}
+
+// Starts the provider on 127.0.0.1:port (0: a free one). issuer: the address under which the product sees it, when that is
+// another one (a fault proxy); it must keep the Host header. Returns { issuer, port, mint, revoke, stats, close }.
+export async function startProvider({ port = 0, issuer } = {}) {
+    const stats = { userinfo: 0, discovery: 0 };
+    const server = http.createServer();
+    await new Promise((done, failed) => server.once("error", failed).listen(port, "127.0.0.1", done));
+    port = server.address().port;
+    issuer ??= `http://127.0.0.1:${port}`;
+    const provider = quietly(() => new Provider(issuer, configuration()));
+    const callback = provider.callback();
+    const revoke = async (value) => (await provider.AccessToken.find(value))?.destroy();
+
+    async function testEndpoint(url, response) {
+        const query = url.searchParams;
+        if (url.pathname === "/test/token" && Object.hasOwn(USERS, query.get("sub")))
+            return response.end(await mint(provider, query.get("sub"), Number(query.get("ttl") ?? 3600)));
+        if (url.pathname === "/test/revoke") return response.end(String(Boolean(await revoke(query.get("token")))));
+        if (url.pathname === "/test/stats") return response.end(JSON.stringify(stats));
+        response.writeHead(404).end("no such test endpoint or user\n");
+    }
+
+    server.on("request", (request, response) => {
+        const url = new URL(request.url, issuer);
+        if (url.pathname.startsWith("/test/")) return testEndpoint(url, response);
+        if (url.pathname === "/me") stats.userinfo++;
+        if (url.pathname === "/.well-known/openid-configuration") stats.discovery++;
+        callback(request, response);
+    });
+    return {
+        issuer, port, stats, revoke,
+        mint: ({ sub = "alice", ttl = 3600 } = {}) => mint(provider, sub, ttl),
+        close: () => new Promise((done) => { server.close(done); server.closeAllConnections(); }),
+    };
+}
+
+// The package warns about development keys and http; nobody reads that in a test's output.
+function quietly(make) {
+    const { warn, info, log } = console;
+    console.warn = console.info = console.log = () => {};
+    try {
+        return make();
+    } finally {
+        Object.assign(console, { warn, info, log });
+    }
+}
+
+if (process.argv[1] === new URL(import.meta.url).pathname) {
+    const provider = await startProvider({ port: Number(process.env.PORT ?? 0), issuer: process.env.ISSUER });
+    console.log(provider.issuer);
+}
