@@ -20,6 +20,7 @@ struct ml_err {
     char text[512]; /* never holds a credential */
 };
 
-/* Fills err (NULL is allowed) and returns code, so that `return ml_fail(err, ML_E_..., "...")` reads. */
+/* Fills err (NULL is allowed) and returns code, so that `return ml_fail(err, ML_E_..., "...")`
+ * reads. */
 int ml_fail(struct ml_err *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

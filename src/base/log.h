@@ -33,13 +33,13 @@ bool ml_log_level_parse(struct ml_str word, enum ml_log_level *ret);
 
 void ml_log_fields(enum ml_log_level level, struct ml_str message, const struct ml_field *fields,
                    size_t count);
-#define ml_log(level, message, ...) \
-    do { \
-        if (ml_log_on(level)) { \
-            const struct ml_field ml_fields_[] = {__VA_ARGS__}; \
-            ml_log_fields(level, ml_str_z(message), ml_fields_, \
-                          sizeof ml_fields_ / sizeof ml_fields_[0]); \
-        } \
+#define ml_log(level, message, ...)                                                                \
+    do {                                                                                           \
+        if (ml_log_on(level)) {                                                                    \
+            const struct ml_field ml_fields_[] = {__VA_ARGS__};                                    \
+            ml_log_fields(level, ml_str_z(message), ml_fields_,                                    \
+                          sizeof ml_fields_ / sizeof ml_fields_[0]);                               \
+        }                                                                                          \
     } while (0)
 /* Fatal events are logged before exit; the macro with no field. */
 #define ml_log_text(level, message) ml_log_fields(level, ml_str_z(message), NULL, 0)

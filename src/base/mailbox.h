@@ -19,7 +19,8 @@ struct ml_mailbox {
 
 /* On the owner's thread, before anybody posts. 0 or a libuv error. */
 int ml_mailbox_open(struct ml_mailbox *m, uv_loop_t *loop);
-/* Any thread. The letter belongs to the mailbox until it is read. false when closed: it was not taken. */
+/* Any thread. The letter belongs to the mailbox until it is read. false when closed: it was not
+ * taken. */
 bool ml_mailbox_post(struct ml_mailbox *m, struct ml_letter *letter);
 /* On the owner's thread: reads what is there, refuses what comes later, closes the handle
  * (the loop must run once more before the memory may go). */

@@ -13,7 +13,7 @@ char *ml_xstrdup(const char *z);
 char *ml_xstrndup(const char *p, size_t n);
 
 #define ML_NEW(type) ((type *)ml_xcalloc(1, sizeof(type)))
-#define ML_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define ML_CONTAINER(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* Overwrites a secret so that the compiler cannot leave it out. */
 void ml_wipe(void *p, size_t n);
@@ -23,9 +23,9 @@ bool ml_equal_ct(const void *a, size_t an, const void *b, size_t bn);
 bool ml_random(void *out, size_t n);
 
 /* Fatal: the program's own state is broken. */
-#define ML_REQUIRE(cond) \
-    do { \
-        if (!(cond)) \
-            ml_require_failed(#cond, __FILE__, __LINE__); \
+#define ML_REQUIRE(cond)                                                                           \
+    do {                                                                                           \
+        if (!(cond))                                                                               \
+            ml_require_failed(#cond, __FILE__, __LINE__);                                          \
     } while (0)
 _Noreturn void ml_require_failed(const char *cond, const char *file, int line);

@@ -18,6 +18,14 @@ struct ml_str ml_request_header(const struct ml_request *r, struct ml_str name, 
     return n == 1 ? found : (struct ml_str){NULL, 0};
 }
 
+void ml_decision_init(struct ml_decision *d)
+{
+    d->action = ML_UNDECIDED;
+    d->status = 0;
+    d->reason = d->user = d->route = d->strip = d->content_type = d->body = (struct ml_str){NULL, 0};
+    d->upstream_count = d->client_count = d->step_count = 0;
+}
+
 bool ml_decision_allow(struct ml_decision *d)
 {
     if (d->action != ML_UNDECIDED)

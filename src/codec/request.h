@@ -53,7 +53,7 @@ struct ml_step {
     struct ml_str reason;  /* may be empty; never a credential */
 };
 
-enum { ML_STEPS_MAX = 64, ML_UPSTREAM_HEADERS_MAX = 64, ML_CLIENT_HEADERS_MAX = 32 };
+enum { ML_STEPS_MAX = 32, ML_UPSTREAM_HEADERS_MAX = 32, ML_CLIENT_HEADERS_MAX = 16 };
 
 struct ml_decision {
     enum ml_action action;
@@ -74,6 +74,8 @@ struct ml_decision {
     size_t step_count;
 };
 
+/* Empty, without touching the arrays beyond their counts: they are large and this is the hot path. */
+void ml_decision_init(struct ml_decision *d);
 /* The first terminal answer wins: each returns false, and changes nothing, when there is one already. */
 bool ml_decision_allow(struct ml_decision *d);
 bool ml_decision_deny(struct ml_decision *d, int status, struct ml_str reason, struct ml_str body);

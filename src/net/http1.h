@@ -53,6 +53,7 @@ struct ml_http_options {
     const struct ml_http_limits *limits; /* NULL: the defaults; copied */
     ml_http_handler handler;
     void *ctx;
+    void (*on_closed)(void *ctx); /* NULL allowed: a connection taken by ml_http_server_adopt is gone (also one that could not be served); once each */
     bool keep_body; /* admin: give the body to the handler (bounded by body_bytes) */
 };
 

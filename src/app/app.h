@@ -1,0 +1,21 @@
+/* The program: one function a subcommand, each returning the exit code (0 good, 1 failed, 2 wrong
+ * input). */
+#pragma once
+
+#include "engine/settings.h"
+
+#include <stdbool.h>
+
+int ml_app_serve(int argc, char **argv);
+int ml_app_check(int argc, char **argv);
+int ml_app_settings(int argc, char **argv);
+
+/* Directory that holds moonlatch/init.lua, and the policy served by default: installed beside the
+ * binary (BIN/../share/moonlatch) or in the source tree above it. NULL when neither is there.
+ * Static storage. */
+const char *ml_app_library(void);
+const char *ml_app_default_policy(void);
+
+/* Reads the environment; writes warnings to stderr (or, with log, to the log) and errors to stderr.
+ * NULL: refused. */
+struct ml_settings *ml_app_read_settings(bool log);

@@ -1,0 +1,189 @@
+/* The engine: owns the stores that workers share, and the workers. Main thread. */
+#include "engine/internal.h"
+
+#include "base/clock.h"
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { FLIGHT_KEYS = 65536, FLIGHT_WAITERS = 65536 };
+
+static int open_stores(struct ml_engine *e, struct ml_err *err)
+{
+    if (!ml_random(e->secret, sizeof e->secret))
+        return ml_fail(err, ML_E_IO, "the system's random number generator fails");
+    e->cache = ml_cache_new((size_t)ml_settings_int(e->settings, "MOONLATCH_CACHE_BYTES"));
+    e->flights = ml_flights_new(FLIGHT_KEYS, FLIGHT_WAITERS);
+    e->board = ml_board_new();
+    return e->cache && e->flights && e->board ? 0 : ml_fail(err, ML_E_NOMEM, "out of memory");
+}
+
+static int start_workers(struct ml_engine *e, struct ml_err *err)
+{
+    unsigned wanted = (unsigned)ml_settings_int(e->settings, "MOONLATCH_WORKERS");
+    if (!wanted)
+        wanted = ml_cpus();
+    e->workers = ml_xcalloc(wanted, sizeof *e->workers);
+    for (unsigned i = 0; i < wanted; i++) {
+        int r = ml_worker_start(&e->workers[i], e, i, err);
+        if (r != 0)
+            return r;
+        e->worker_count++;
+    }
+    return 0;
+}
+
+void ml_engine_free(struct ml_engine *e)
+{
+    void (*closed)(void *) = e->closed;
+    void *ctx = e->closed_ctx;
+    if (e->bundle)
+        ml_bundle_unref(e->bundle);
+    ml_board_free(e->board);
+    ml_flights_free(e->flights);
+    ml_cache_free(e->cache);
+    ml_wipe(e->secret, sizeof e->secret);
+    ml_buf_done(&e->report);
+    ml_buf_done(&e->trial);
+    pthread_mutex_destroy(&e->ready_lock);
+    free(e->policy);
+    free(e->library);
+    free(e);
+    closed(ctx);
+}
+
+int ml_engine_new(struct ml_engine **ret, const struct ml_engine_options *options,
+                  struct ml_buf *report, struct ml_err *err)
+{
+    struct ml_engine *e = ML_NEW(struct ml_engine);
+    e->loop = options->loop;
+    e->settings = options->settings;
+    e->policy = ml_xstrdup(options->policy);
+    e->library = ml_xstrdup(options->library);
+    e->on_check = options->on_check;
+    pthread_mutex_init(&e->ready_lock, NULL);
+    ml_buf_init(&e->report, 64 * 1024);
+    ml_buf_init(&e->trial, 64 * 1024);
+    ML_REQUIRE(ml_mailbox_open(&e->mailbox, e->loop) == 0);
+    ml_engine_reload_open(e);
+    ml_engine_set_ready(e, false, "starting");
+    int r = open_stores(e, err);
+    if (r == 0)
+        r = ml_bundle_read(&e->candidate, e->policy, err);
+    if (r == 0 && (r = ml_engine_try(e->settings, e->library, e->candidate, report)) != 0)
+        ml_fail(err, r, "the policy is wrong");
+    if (r == 0)
+        r = start_workers(e, err);
+    if (r == 0)
+        r = ml_engine_first_generation(e, report, err);
+    *ret = e;
+    return r;
+}
+
+void ml_engine_close(struct ml_engine *e, void (*closed)(void *ctx), void *ctx)
+{
+    e->closing = true;
+    e->closed = closed;
+    e->closed_ctx = ctx;
+    for (unsigned i = 0; i < e->worker_count; i++)
+        ml_worker_stop(&e->workers[i]);
+    free(e->workers);
+    e->workers = NULL;
+    e->worker_count = 0;
+    /* A pool thread that checks a candidate right now uses the engine: its end goes on with the
+     * closing. */
+    if (e->reload_state != ML_RELOAD_CHECKING)
+        ml_engine_reload_close(e);
+}
+
+const struct ml_settings *ml_engine_settings(const struct ml_engine *e)
+{
+    return e->settings;
+}
+
+void ml_engine_adopt(void *engine, int fd, const char *peer)
+{
+    struct ml_engine *e = engine;
+    struct ml_worker *least = &e->workers[0];
+    int least_load = atomic_load_explicit(&least->load, memory_order_relaxed);
+    if (e->closing || !e->worker_count) {
+        close(fd);
+        return;
+    }
+    for (unsigned i = 1; i < e->worker_count; i++) {
+        int load = atomic_load_explicit(&e->workers[i].load, memory_order_relaxed);
+        if (load < least_load) {
+            least = &e->workers[i];
+            least_load = load;
+        }
+    }
+    atomic_fetch_add_explicit(&least->load, 1, memory_order_relaxed);
+    ml_worker_adopt(least, fd, peer);
+}
+
+void ml_engine_drain(struct ml_engine *e)
+{
+    for (unsigned i = 0; i < e->worker_count; i++)
+        ml_worker_drain(&e->workers[i]);
+}
+
+int ml_engine_connections(const struct ml_engine *e)
+{
+    int n = 0;
+    for (unsigned i = 0; i < e->worker_count; i++)
+        n += atomic_load_explicit(&e->workers[i].load, memory_order_relaxed);
+    return n;
+}
+
+bool ml_engine_ready(struct ml_engine *e, struct ml_err *err)
+{
+    if (atomic_load_explicit(&e->ready, memory_order_acquire))
+        return true;
+    pthread_mutex_lock(&e->ready_lock);
+    ml_fail(err, ML_E_UNAVAILABLE, "%s", e->not_ready);
+    pthread_mutex_unlock(&e->ready_lock);
+    return false;
+}
+
+/* Set-up is complete once and for all: a provider that goes away later is that authenticator's
+ * trouble only. */
+void ml_engine_set_ready(struct ml_engine *e, bool ready, const char *why)
+{
+    if (atomic_load_explicit(&e->ready, memory_order_relaxed))
+        return;
+    pthread_mutex_lock(&e->ready_lock);
+    bool news = !ready && strcmp(e->not_ready, why) != 0;
+    strncpy(e->not_ready, why, sizeof e->not_ready - 1);
+    pthread_mutex_unlock(&e->ready_lock);
+    if (ready) {
+        atomic_store_explicit(&e->ready, true, memory_order_release);
+        ml_log_text(ML_LOG_INFO, "ready");
+    } else if (news && *why) {
+        ml_log(ML_LOG_WARN, "not ready", ML_FZ("reason", why));
+    }
+}
+
+struct ml_script_options ml_engine_script_options(struct ml_engine *e)
+{
+    return (struct ml_script_options){
+        .cache = e->cache,
+        .flights = e->flights,
+        .board = e->board,
+        .cache_secret = e->secret,
+        .library = e->library,
+        .budget = ml_default_budget,
+        .env = ml_settings_env,
+        .env_ctx = (void *)(uintptr_t)e->settings,
+    };
+}
+
+ml_http_handler ml_engine_check_handler(const struct ml_engine *e)
+{
+    return e->on_check;
+}
+
+struct ml_mailbox *ml_engine_mailbox(struct ml_engine *e)
+{
+    return &e->mailbox;
+}
