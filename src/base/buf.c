@@ -33,7 +33,7 @@ bool ml_buf_reserve(struct ml_buf *b, size_t more)
         b->failed = true;
         return false;
     }
-    size_t want = b->n + more, cap = b->cap ? b->cap : 256;
+    size_t want = b->n + more, cap = b->cap ? b->cap : b->max < 256 ? b->max : 256;
     while (cap < want)
         cap = cap > b->max / 2 ? b->max : cap * 2;
     char *p = realloc(b->p, cap);
