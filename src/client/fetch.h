@@ -1,6 +1,6 @@
-/* Outbound HTTP for one worker: curl multi on uv, one pool of connections per upstream, deadlines, size caps, a
- * circuit breaker, a bound on what is in flight. No redirects, no cookies, no proxies from the environment, http and
- * https only, TLS always verified. One thread: that of its loop. */
+/* Outbound HTTP for one worker: curl multi on uv, one pool of connections per upstream, deadlines,
+ * size caps, a circuit breaker, a bound on what is in flight. No redirects, no cookies, no proxies
+ * from the environment, http and https only, TLS always verified. One thread: that of its loop. */
 #pragma once
 
 #include "base/err.h"
@@ -16,28 +16,31 @@ struct ml_fetch;
 
 struct ml_client_options {
     uv_loop_t *loop;
-    uint32_t connect_ms;    /* default 1000 */
-    unsigned in_flight;     /* per upstream, default 64; further ones wait in a queue */
-    unsigned queue;         /* per upstream, default 1024; further ones fail at once with ML_E_BUSY */
-    unsigned open_after;    /* failures within 10 s that open the breaker, default 5 */
-    uint32_t probe_ms;      /* an open breaker lets one request through so often, default 1000 */
+    uint32_t connect_ms; /* default 1000 */
+    unsigned in_flight;  /* per upstream, default 64; further ones wait in a queue */
+    unsigned queue;      /* per upstream, default 1024; further ones fail at once with ML_E_BUSY */
+    unsigned open_after; /* failures within 10 s that open the breaker, default 5 */
+    uint32_t probe_ms;   /* an open breaker lets one request through so often, default 1000 */
 };
 
 int ml_client_new(struct ml_client **ret, const struct ml_client_options *options);
-/* Fails all transfers (their callbacks run, ML_E_CANCELED), closes; closed(ctx) runs when the last handle is gone. */
+/* Fails all transfers (their callbacks run, ML_E_CANCELED), closes; closed(ctx) runs when the last
+ * handle is gone. */
 void ml_client_close(struct ml_client *c, void (*closed)(void *ctx), void *ctx);
 
-/* Who is asked, and how it is known. Two upstreams never share a connection (S-160). Texts are copied. */
+/* Who is asked, and how it is known. Two upstreams never share a connection (S-160). Texts are
+ * copied. */
 struct ml_upstream_options {
-    const char *name;       /* for metrics, logs and errors */
-    const char *ca_file;    /* PEM added to the system roots; NULL or "": none */
-    const char *ca_pem;     /* PEM text that replaces the system roots (a cluster's CA); NULL: none */
+    const char *name;    /* for metrics, logs and errors */
+    const char *ca_file; /* PEM added to the system roots; NULL or "": none */
+    const char *ca_pem;  /* PEM text that replaces the system roots (a cluster's CA); NULL: none */
     const char *cert_pem, *key_pem; /* client certificate; NULL: none */
-    const char *token_file; /* its trimmed content is sent as "Authorization: Bearer": re-read at most each 10 s, and
-                               after a 401; unreadable: the fetch fails. NULL: none */
+    const char
+        *token_file; /* its trimmed content is sent as "Authorization: Bearer": re-read at most each
+                        10 s, and after a 401; unreadable: the fetch fails. NULL: none */
 };
-/* The upstream of exactly these options: the same one for the same options as long as anybody holds it.
- * NULL with err when a file cannot be read or is no PEM. */
+/* The upstream of exactly these options: the same one for the same options as long as anybody holds
+ * it. NULL with err when a file cannot be read or is no PEM. */
 struct ml_upstream *ml_upstream_get(struct ml_client *c, const struct ml_upstream_options *options,
                                     struct ml_err *err);
 void ml_upstream_unref(struct ml_upstream *u);
@@ -53,8 +56,10 @@ struct ml_fetch_request {
 };
 
 struct ml_fetch_result {
-    int error; /* 0, or ML_E_TIMEOUT, ML_E_UNAVAILABLE, ML_E_TOOBIG, ML_E_BUSY, ML_E_CANCELED, ML_E_INVALID */
-    char text[256]; /* of an error: what happened, for the log: "connection refused"; no URL query, no credential */
+    int error;      /* 0, or ML_E_TIMEOUT, ML_E_UNAVAILABLE, ML_E_TOOBIG, ML_E_BUSY, ML_E_CANCELED,
+                       ML_E_INVALID */
+    char text[256]; /* of an error: what happened, for the log: "connection refused"; no URL query,
+                       no credential */
     int status;
     struct ml_header *headers; /* names lower case; at most 64 KiB and 200 of them */
     size_t header_count;
@@ -63,24 +68,27 @@ struct ml_fetch_result {
 };
 void ml_fetch_result_free(struct ml_fetch_result *r);
 
-/* result is the callee's. Runs on the client's loop, outside curl's callbacks, never from within ml_fetch_start. */
+/* result is the callee's. Runs on the client's loop, outside curl's callbacks, never from within
+ * ml_fetch_start. */
 typedef void (*ml_fetch_done)(void *arg, struct ml_fetch_result *result);
 
-/* Copies the request. An error return (bad URL, breaker open: ML_E_UNAVAILABLE, queue full: ML_E_BUSY) means that
- * `done` will not run. */
-int ml_fetch_start(struct ml_client *c, const struct ml_fetch_request *request, ml_fetch_done done, void *arg,
-                   struct ml_fetch **ret, struct ml_err *err);
+/* Copies the request. An error return (bad URL, breaker open: ML_E_UNAVAILABLE, queue full:
+ * ML_E_BUSY) means that `done` will not run. */
+int ml_fetch_start(struct ml_client *c, const struct ml_fetch_request *request, ml_fetch_done done,
+                   void *arg, struct ml_fetch **ret, struct ml_err *err);
 /* `done` will not run. Not to be called after `done` has. */
 void ml_fetch_cancel(struct ml_fetch *f);
 
-/* Per upstream, for /metrics; calls fn for each. Counters are monotonic. Same thread as the client. */
+/* Per upstream, for /metrics; calls fn for each. Counters are monotonic. Same thread as the client.
+ */
 struct ml_upstream_stats {
     const char *name;
     uint64_t requests, failures, rejected; /* rejected: by breaker or queue */
     unsigned in_flight, queued;
     bool open;
 };
-void ml_client_stats(struct ml_client *c, void (*fn)(void *ctx, const struct ml_upstream_stats *s), void *ctx);
+void ml_client_stats(struct ml_client *c, void (*fn)(void *ctx, const struct ml_upstream_stats *s),
+                     void *ctx);
 
 /* Once per process, before any thread. */
 int ml_client_global_init(void);
