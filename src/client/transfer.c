@@ -204,13 +204,13 @@ CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t lef
     s->in_trailers = false;
     ml_buf_clear(&s->head);
     ml_buf_init(&s->body, f->max_body);
-    curl_easy_setopt(e, CURLOPT_NOBODY, 0L);
+    /* In this order: setting POSTFIELDS, even to NULL, makes a POST of it. */
+    curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->body_n);
+    curl_easy_setopt(e, CURLOPT_POSTFIELDS, post ? f->body : NULL);
     curl_easy_setopt(e, post ? CURLOPT_POST : CURLOPT_HTTPGET, 1L);
     if (head)
         curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
     curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, plain ? NULL : f->method);
-    curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->body_n);
-    curl_easy_setopt(e, CURLOPT_POSTFIELDS, post ? f->body : NULL);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, f->headers);
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)left_ms);
     curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)f->max_body);
@@ -254,8 +254,11 @@ static void fail_by_code(struct ml_fetch_result *r, CURL *e, CURLcode code)
         fail(r, ML_E_TIMEOUT, sent ? "no answer in time" : "no connection in time");
         break;
     case CURLE_URL_MALFORMAT:
-    case CURLE_UNSUPPORTED_PROTOCOL:
         fail(r, ML_E_INVALID, "the URL is malformed");
+        break;
+    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9: the URL's scheme was checked before */
+    case CURLE_WEIRD_SERVER_REPLY:
+        fail(r, ML_E_UNAVAILABLE, "the answer is no HTTP/1.1");
         break;
     case CURLE_FILESIZE_EXCEEDED:
         fail(r, ML_E_TOOBIG, "the answer's body is too big");
