@@ -1,4 +1,5 @@
-/* What every fuzz target shares. A property that does not hold aborts, so that the input is kept. */
+/* What every fuzz target shares. A property that does not hold aborts, so that the input is kept.
+ */
 #pragma once
 
 #include "base/mem.h"

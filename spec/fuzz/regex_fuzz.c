@@ -1,4 +1,5 @@
-/* Regular expressions: "pattern\nreplacement\nsubject". Nothing crashes, runs long or breaks UTF-8. */
+/* Regular expressions: "pattern\nreplacement\nsubject". Nothing crashes, runs long or breaks UTF-8.
+ */
 #include "fuzz.h"
 
 #include "codec/regex.h"

@@ -1,4 +1,5 @@
-/* Runs each file of the directories or files named by its arguments through the fuzz target it is linked with. */
+/* Runs each file of the directories or files named by its arguments through the fuzz target it is
+ * linked with. */
 #include "fuzz.h"
 
 #include <dirent.h>
