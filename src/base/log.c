@@ -126,11 +126,11 @@ void ml_log_stop(void)
     if (pthread_timedjoin_np(sink.thread, NULL, &until) == 0) {
         free(sink.ring);
         sink.ring = NULL;
+        sink.head = sink.tail = 0;
     } else {
         pthread_detach(sink.thread);
     }
     sink.running = false;
-    sink.head = sink.tail = 0;
 }
 
 static void emit(struct ml_str line)

@@ -19,6 +19,7 @@ enum { SIZE = 1 << 20 };
 
 static int ends[2];
 static char text[SIZE];
+static _Atomic size_t drained; /* bytes of text so far */
 
 /* All that comes out of the pipe until its other end is closed; its length. */
 static size_t drain(void)
@@ -26,7 +27,7 @@ static size_t drain(void)
     size_t n = 0;
     ssize_t got;
     while (n < SIZE - 1 && (got = read(ends[0], text + n, SIZE - 1 - n)) > 0)
-        n += (size_t)got;
+        drained = n += (size_t)got;
     text[n] = 0;
     return n;
 }
@@ -103,9 +104,10 @@ static void a_pipe_recovers(void **state)
     for (int i = 0; i < 1000; i++)
         ml_log(ML_LOG_INFO, filler, ML_FN("i", i));
     pthread_t reader;
+    drained = 0;
     pthread_create(&reader, NULL, (void *(*)(void *))(void *)drain, NULL);
-    for (int i = 0; i < 200 && strlen(text) < 250000; i++)
-        usleep(10000);
+    while (drained < 250000) /* the ring, by now */
+        usleep(1000);
     ml_log_text(ML_LOG_INFO, "recovered");
     ml_log_stop();
     close(ends[1]);
