@@ -1,0 +1,186 @@
+--- Who is it? Authenticators in the policy's order, and the five outcomes (policy.md 1.3):
+--
+--   accept       the chain ends, the identity is mapped, the rules are asked
+--   skip         not a credential of its kind: next
+--   invalid      its kind and bad: 401, or next where the authenticator has invalid = "next"
+--   unavailable  could not be found out: next, and 503 when nobody accepts
+--   error        the policy is wrong: 503 at once
+--
+-- Each decision ends in exactly one host.allow or host.deny. What has been worked out for an accepted credential (names,
+-- rendered headers, verdicts of rules that look at the identity only) is kept in the wrapper that the cache handed out, under
+-- the member of this route: the next request with that credential goes straight to host.allow.
+local results = require("moonlatch.results")
+local routes = require("moonlatch.routes")
+
+local chain = {}
+
+local RETRY = { ["Retry-After"] = "1" }
+local CHALLENGE = { ["WWW-Authenticate"] = "Bearer" }                              -- RFC 6750 section 3
+local CHALLENGE_INVALID = { ["WWW-Authenticate"] = 'Bearer error="invalid_token"' } -- section 3.1
+local WHY_MAX = 300                                                                -- bytes of a policy error that are logged
+
+-- A run(req) that asks the policy's `when` first.
+local function guarded(run, when)
+  return function(req)
+    local ran, answer = pcall(routes.ask, when, req)
+    if not ran then
+      local why = results.outage_reason(answer)
+      return why and "unavailable" or "error", why or tostring(answer)
+    end
+    if not answer then return "skip", "when says no" end
+    return run(req)
+  end
+end
+
+--- An authenticator as a member of one route's chain. run(req) -> outcome, wrapper or why, status; map: an identity mapper;
+-- about: { method, credential, provider }; options: of the normalised policy.
+function chain.member(name, run, map, about, options)
+  if options.when then run = guarded(run, options.when) end
+  return { name = name, run = run, map = map, about = about, go_on = options.invalid == "next" }
+end
+
+-- What the policy's own function says instead of our answer; nil without one, or when it is wrong itself.
+local function own_answer(self, which, view, req, why)
+  local respond = self.responses[which]
+  if not respond then return nil end
+  local ran, answer = pcall(respond, view, req, why)
+  if ran and results.kind(answer) == "deny" then return answer end
+  local problem = ran and "it returned no deny()" or tostring(answer)
+  self.host.log("error", "a function of responses failed", { name = which, why = problem:sub(1, WHY_MAX) })
+end
+
+local function deny_error(self, req, name, why)
+  why = why:sub(1, WHY_MAX)
+  self.host.step(req, name, "error", why)
+  self.host.log("error", "the policy failed", { step = name, why = why })
+  local own = own_answer(self, "error", nil, req, why)
+  return self.host.deny(req, own and own.status or 503, "error", own and own.why or "the policy failed", RETRY)
+end
+
+local function deny_unavailable(self, req, message)
+  return self.host.deny(req, 503, "unavailable", message, RETRY)
+end
+
+local function deny_unauthenticated(self, req, status, why, refused)
+  local own = own_answer(self, "unauthenticated", nil, req, why)
+  if own then status, why = own.status, own.why end
+  local reason = status == 403 and "denied" or "unauthenticated"
+  return self.host.deny(req, status, reason, why, status == 401 and (refused and CHALLENGE_INVALID or CHALLENGE) or nil)
+end
+
+local function deny_forbidden(self, req, ready, why, status)
+  local own = own_answer(self, "denied", ready.view, req, why)
+  return self.host.deny(req, own and own.status or status or 403, "denied", own and own.why or why)
+end
+
+-- Works out all that depends on the credential alone. Never raises; a refusal is { refusal = kind, why = text, at = step }.
+local function prepare(self, member, wrapper)
+  local about = { expires_at = wrapper.expires }
+  for key, value in pairs(member.about) do about[key] = value end
+  local values, view, why = member.map(wrapper.claims, wrapper, about)
+  if not values then return { refusal = view, why = why, at = "identity" } end
+  local ready = { user = values.user, values = values, view = view, claims = wrapper.claims, about = about, verdicts = {} }
+  local rendered, problem = self.headers.prepare(ready)
+  if not rendered then ready.refusal, ready.why, ready.at = "deny", problem, "headers" end
+  for i, rule in ipairs(self.rules) do
+    if rule.pure then ready.verdicts[i] = rule.pure(values) or false end
+  end
+  return ready
+end
+
+local function refused(self, req, member, ready)
+  local step = self.host.step
+  if ready.refusal == "error" then return deny_error(self, req, ready.at, ready.why) end
+  if ready.refusal == "unavailable" then
+    step(req, ready.at, "unavailable", ready.why)
+    return deny_unavailable(self, req, "the identity could not be found out")
+  end
+  if ready.refusal == "reject" then
+    step(req, member.name, "reject", ready.why)
+    return deny_unauthenticated(self, req, 401, ready.why, true)
+  end
+  step(req, member.name, "accept", ready.user)
+  step(req, ready.at, "no", ready.why)
+  return deny_forbidden(self, req, ready, ready.why)
+end
+
+-- The policy's own rule. Returns true, or answers the request.
+local function own_rule(self, req, ready, rule)
+  local verdict, why, status = rule.run(ready.view, req)
+  if verdict == "yes" then
+    self.host.step(req, rule.name, "yes")
+    return true
+  end
+  if verdict == "error" then return deny_error(self, req, rule.name, why) end
+  self.host.step(req, rule.name, verdict, why)
+  if verdict == "unavailable" then return deny_unavailable(self, req, rule.name .. " could not be asked") end
+  return deny_forbidden(self, req, ready, why, status)
+end
+
+local function send_checked(self, req, ready)
+  local ran, why = pcall(self.headers.send, req, ready)
+  if ran then return end
+  local outage = results.outage_reason(why)
+  if not outage then return deny_error(self, req, "headers", tostring(why)) end
+  self.host.step(req, "headers", "unavailable", outage)
+  return deny_unavailable(self, req, "a header's value could not be found out")
+end
+
+-- The way of every allowed request.
+local function accepted(self, req, member, wrapper)
+  local ready = wrapper[member]
+  if not ready then
+    ready = prepare(self, member, wrapper)
+    if ready.refusal ~= "unavailable" and ready.refusal ~= "error" then wrapper[member] = ready end
+  end
+  if ready.refusal then return refused(self, req, member, ready) end
+  self.step(req, member.name, "accept", ready.user)
+  local rules = self.rules
+  for i = 1, #rules do
+    local rule = rules[i]
+    if not rule.pure then
+      if own_rule(self, req, ready, rule) ~= true then return end
+    elseif ready.verdicts[i] then
+      self.step(req, rule.name, "no", ready.verdicts[i])
+      return deny_forbidden(self, req, ready, ready.verdicts[i])
+    else
+      self.step(req, rule.name, "yes")
+    end
+  end
+  if self.headers.wants_view then return send_checked(self, req, ready) end
+  return self.headers.send(req, ready)
+end
+
+local function nobody(self, req, down, refusal)
+  if down then return deny_unavailable(self, req, "could not ask " .. table.concat(down, ", ")) end
+  return deny_unauthenticated(self, req, 401, refusal or "no credential was accepted", refusal ~= nil)
+end
+
+--- route: { members, rules, headers (compiled), responses }. Returns decide(req).
+function chain.compile(host, route)
+  local self = { host = host, step = host.step, rules = route.rules, headers = route.headers, responses = route.responses }
+  local members, step = route.members, host.step
+  return function(req)
+    local down, refusal
+    for i = 1, #members do
+      local member = members[i]
+      local outcome, value, status = member.run(req)
+      if outcome == "accept" then return accepted(self, req, member, value) end
+      if outcome == "error" then return deny_error(self, req, member.name, value) end
+      if outcome == "unavailable" then
+        down = down or {}
+        down[#down + 1] = member.name
+      elseif outcome == "invalid" then
+        if not member.go_on then
+          step(req, member.name, "reject", value)
+          return deny_unauthenticated(self, req, status or 401, value, true)
+        end
+        outcome, refusal = "skip", refusal or value
+      end
+      step(req, member.name, outcome, value)
+    end
+    return nobody(self, req, down, refusal)
+  end
+end
+
+return chain

@@ -1,0 +1,185 @@
+--- A normalised policy to decide(req): everything that can be worked out once is worked out here.
+local authorize = require("moonlatch.authorize")
+local chain = require("moonlatch.chain")
+local headers = require("moonlatch.headers")
+local identity = require("moonlatch.identity")
+local kube = require("moonlatch.kube")
+local provider = require("moonlatch.provider")
+local results = require("moonlatch.results")
+local routes = require("moonlatch.routes")
+
+local AUTHN = {
+  anonymous = require("moonlatch.authn.anonymous"),
+  custom = require("moonlatch.authn.custom"),
+  kubernetes = require("moonlatch.authn.kubernetes"),
+  opaque = require("moonlatch.authn.opaque"),
+}
+
+-- One compilation: what several routes share.
+local compiler = {}
+compiler.__index = compiler
+
+function compiler:kube()
+  self.cluster = self.cluster or kube.connect(self.host)
+  return self.cluster
+end
+
+-- The provider object of a spec, the same for all who name it.
+function compiler:provider(spec)
+  if spec and not self.providers[spec.name] then self.providers[spec.name] = provider.new(self.host, spec) end
+  return spec and self.providers[spec.name]
+end
+
+-- "opaque:corp", "kubernetes", or the name that the policy gave.
+local function step_name(step)
+  local options = step.options
+  if options.name then return options.name end
+  return options.provider and step.type .. ":" .. options.provider.name or step.type
+end
+
+-- One authenticator, however many routes use it.
+function compiler:authenticator(step)
+  local made = self.authenticators[step]
+  if made then return made end
+  local new = AUTHN[step.type] or error(("authn.%s is not available yet"):format(step.type), 0)
+  local options = step.options
+  local run, offers = new(self.host, options, {
+    provider = self:provider(options.provider), providers = self.policy.providers or {}, kube = function() return self:kube() end,
+  })
+  made = {
+    name = step_name(step), run = run, options = options,
+    map = identity.mapper(self.host, identity.merge(self.policy.identity, offers.identity, options.identity)),
+    about = { method = step.type, credential = offers.credential, provider = offers.provider },
+  }
+  self.authenticators[step] = made
+  return made
+end
+
+function compiler:members(steps)
+  local members = {}
+  for _, step in ipairs(steps or {}) do
+    if step.options.enabled ~= false then
+      local made = self:authenticator(step)
+      members[#members + 1] = chain.member(made.name, made.run, made.map, made.about, made.options)
+    end
+  end
+  return members
+end
+
+-- A route's own headers win by name, whatever their case; the others are the policy's.
+local function overlay(names, base, own)
+  local spec = {}
+  for _, name in ipairs(names) do
+    spec[name] = base[name]
+    if own[name] ~= nil then spec[name] = own[name] end
+  end
+  return spec
+end
+
+local function opens(route, steps)
+  if route.public then return true end
+  for _, step in ipairs(steps or {}) do
+    if step.type == "anonymous" then return true end
+  end
+  return false
+end
+
+-- route: of the policy; {} for what no route matches.
+function compiler:route(route)
+  local host, policy = self.host, self.policy
+  local steps = route.authenticators or policy.authenticators
+  local sent = headers.compile(host, self.names, overlay(self.names, policy.headers or {}, route.headers or {}))
+  local made = { name = route.name, public = route.public, asks = route.when ~= nil }
+  if next(route) then made.match = routes.matcher(route, opens(route, steps)) end
+  if route.public then
+    made.decide = function(req) return host.allow(req, sent.plan, nil, "public") end
+    return made
+  end
+  local responses = {}
+  for _, list in ipairs { policy.responses or {}, route.responses or {} } do
+    for name, fn in pairs(list) do responses[name] = fn end
+  end
+  made.decide = chain.compile(host, {
+    members = self:members(steps), rules = authorize.compile(route.authorize or policy.authorize), headers = sent,
+    responses = responses,
+  })
+  return made
+end
+
+-- Asks a route with a `when`; on a failure answers the request. Returns whether it matches, or nil when answered.
+local function ask_route(host, route, req)
+  local ran, answer = pcall(route.match, req)
+  if ran then return answer end
+  local outage = results.outage_reason(answer)
+  local why = tostring(answer):sub(1, 300)
+  host.step(req, "route " .. route.name, outage and "unavailable" or "error", why)
+  if not outage then host.log("error", "the policy failed", { step = "route " .. route.name, why = why }) end
+  host.deny(req, 503, outage and "unavailable" or "error", outage and "the route could not be found out" or "the policy failed",
+    { ["Retry-After"] = "1" })
+end
+
+-- The route of a request, or nil when it has been answered.
+local function picker(host, list, default)
+  return function(req)
+    for i = 1, #list do
+      local route = list[i]
+      local hit
+      if route.asks then hit = ask_route(host, route, req) else hit = route.match(req) end
+      if hit == nil then return nil end
+      if hit then
+        host.route(req, route.name)
+        return route
+      end
+    end
+    return default
+  end
+end
+
+-- Until each provider has been discovered once, nobody but public routes is answered: the chain would take an unknown
+-- provider's users for strangers. Returns check(req) -> true, or false when it has answered.
+local function setup_gate(host, waiting)
+  local complete = #waiting == 0
+  return function(req)
+    if complete then return true end
+    for _, p in ipairs(waiting) do
+      local document, why = p:document()
+      if not document then
+        host.step(req, "setup", "unavailable", ("provider %s: %s"):format(p.name, why or "not asked yet"))
+        host.deny(req, 503, "unavailable", "setup is not complete yet", { ["Retry-After"] = "1" })
+        return false
+      end
+    end
+    complete = true
+    return true
+  end
+end
+
+local function decider(host, list, default, waiting)
+  local pick, ready = picker(host, list, default), setup_gate(host, waiting)
+  return function(req)
+    local route = pick(req)
+    if route and (route.public or ready(req)) then return route.decide(req) end
+  end
+end
+
+--- policy: as check normalised it. Returns { name, timeout, decide, headers = {names, lower case}, tasks, providers = {board names},
+-- specs = the policy's providers (for tests) }; raises a text for operators when the policy cannot work here: no cluster, a CA file that cannot be read.
+return function(host, policy)
+  local self = setmetatable({ host = host, policy = policy, providers = {}, authenticators = {} }, compiler)
+  self.names = headers.names(policy)
+  local list, waiting = {}, {}
+  for i, route in ipairs(policy.routes or {}) do list[i] = self:route(route) end
+  local default = self:route({})
+  local loaded = {
+    name = policy.name, timeout = policy.timeout, headers = {}, tasks = {}, providers = {}, specs = policy.providers or {},
+  }
+  for _, p in pairs(self.providers) do
+    if not p.userinfo_url then
+      waiting[#waiting + 1] = p
+      loaded.tasks[#loaded.tasks + 1], loaded.providers[#loaded.providers + 1] = p:task(), p.board
+    end
+  end
+  for i, name in ipairs(self.names) do loaded.headers[i] = name:lower() end
+  loaded.decide = decider(host, list, default, waiting)
+  return loaded
+end

@@ -1,0 +1,123 @@
+--- What does the application see? The upstream headers of an allow (policy.md 1.5).
+--
+-- Every header that the policy names anywhere is part of every plan, so that on each allow it is set or blanked: a client's own
+-- never gets through. Templates are rendered once for each verified credential and kept with it; what runs for each
+-- request is straight-line Lua that hands over the ready texts, made by load_chunk from integers and fixed words only (S-026).
+local identity = require("moonlatch.identity")
+local template = require("moonlatch.template")
+local text = require("moonlatch.text")
+
+local headers = {}
+
+local MAX = 32 -- upstream headers of one decision
+
+--- All header names of a policy as written, sorted without regard to case. Raises a text for one name in two spellings.
+function headers.names(policy)
+  local spelling, names = {}, {}
+  local function add(list)
+    for name in pairs(list or {}) do
+      local lower = name:lower()
+      if not spelling[lower] then
+        spelling[lower], names[#names + 1] = name, lower
+      elseif spelling[lower] ~= name then
+        error(("header %s is also written %s; write it one way"):format(name, spelling[lower]), 0)
+      end
+    end
+  end
+  add(policy.headers)
+  for _, route in ipairs(policy.routes or {}) do add(route.headers) end
+  if #names > MAX then error(("a policy can name at most %d headers"):format(MAX), 0) end
+  table.sort(names)
+  for i, lower in ipairs(names) do names[i] = spelling[lower] end
+  return names
+end
+
+-- The value of one template field, nil when there is none. Raises nothing; false and why for a claim that is no text.
+local function field_value(part, ready)
+  local path = part.field:match("^claims%.(.+)$")
+  local value
+  if path then
+    value = identity.claim(ready.claims, path)
+  else
+    value = ready.values[part.field]
+    if value == nil then value = ready.about[part.field] end
+  end
+  if value == nil then return part.default end
+  return identity.text(value) or false
+end
+
+-- One header's text; nil when a value is missing (then it is not sent); false and why when it cannot be sent.
+local function render(host, name, parts, ready)
+  local out = {}
+  for i, part in ipairs(parts) do
+    local value = part
+    if type(part) == "table" then value = field_value(part, ready) end
+    if value == nil then return nil end
+    if value == false then return false, ("header %s: {%s} is no text"):format(name, part.field) end
+    out[i] = value
+  end
+  local whole = table.concat(out)
+  local problem = text.problem(host, whole)
+  if problem then return false, ("header %s %s"):format(name, problem) end
+  return whole
+end
+
+-- What a header function returned, as text. Raises a text: the policy is wrong.
+local function call(host, name, fn, view, req)
+  local value = fn(view, req)
+  if value == nil then return nil end
+  if text.is_list(value) then value = table.concat(value, ",") end
+  if type(value) ~= "string" then
+    error(("the function of header %s returned a %s; return text, a list or nil"):format(name, type(value)), 0)
+  end
+  local problem = text.problem(host, value)
+  if problem then error(("header %s %s"):format(name, problem), 0) end
+  return value
+end
+
+-- sender(req, ready): the one host call of an allow. For three headers of which the second is a function the text is
+--   local allow, plan, f = ... local f2 = f[2]
+--   return function(req, r) return allow(req, plan, r.user, "allowed", r[1], f2(r.view, req), r[3]) end
+local function sender(host, plan, count, functions)
+  local locals, values = {}, {}
+  for i = 1, count do
+    local fn = functions[i]
+    if fn then locals[#locals + 1] = ("local f%d = f[%d]"):format(i, i) end
+    values[i] = fn and (", f%d(r.view, req)"):format(i) or (", r[%d]"):format(i)
+  end
+  local source = ('local allow, plan, f = ... %s return function(req, r) return allow(req, plan, r.user, "allowed"%s) end'):format(
+    table.concat(locals, " "), table.concat(values))
+  return assert(host.load_chunk(source, "=headers", {}))(host.allow, plan, functions)
+end
+
+--- names: of the whole policy; spec: the headers of this route. Returns {
+--   plan, wants_view (a function needs the identity's read-only view, and may raise),
+--   prepare(ready) -> true | nil, why    fills ready[1..n] from ready.values, .claims, .about
+--   send(req, ready) }
+function headers.compile(host, names, spec)
+  local kinds, templates, functions, wants_view = {}, {}, {}, false
+  for i, name in ipairs(names) do
+    local value = spec[name]
+    kinds[i] = value == false and "remove" or "set"
+    if type(value) == "string" then
+      templates[i] = assert(template.parse(value))
+    elseif value then
+      wants_view = true
+      functions[i] = function(view, req) return call(host, name, value, view, req) end
+    end
+  end
+  local plan = host.plan(names, kinds)
+  local function prepare(ready)
+    for i, name in ipairs(names) do
+      if templates[i] then
+        local value, why = render(host, name, templates[i], ready)
+        if value == false then return nil, why end
+        ready[i] = value
+      end
+    end
+    return true
+  end
+  return { plan = plan, wants_view = wants_view, prepare = prepare, send = sender(host, plan, #names, functions) }
+end
+
+return headers

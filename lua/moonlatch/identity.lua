@@ -1,0 +1,193 @@
+--- What is he called? Claims to an identity: user, groups, and whatever further names the policy has (policy.md 1.4).
+--
+-- mapper(claims, given, about) runs once for each verified credential; what it returns is kept with the claims and must not change.
+local results = require("moonlatch.results")
+local text = require("moonlatch.text")
+
+local identity = {}
+
+local GROUPS_MAX = 1000
+
+-- A refusal: what is wrong with the caller's claims, "reject" (401: not a usable credential) or "deny" (403).
+local function refuse(kind, why) error({ refusal = kind, why = why }, 0) end
+
+--- The claim at a path: first as a literal name, then dotted. nil when absent.
+function identity.claim(claims, path)
+  local value = claims[path]
+  if value ~= nil or not path:find(".", 1, true) then return value end
+  value = claims
+  for key in path:gmatch("[^.]+") do
+    if type(value) ~= "table" then return nil end
+    value = value[key]
+  end
+  return value
+end
+
+--- A claim's value as text, or nil when it is of a kind that is none. Lists are joined with commas.
+function identity.text(value)
+  if type(value) == "string" then return value end
+  if math.type(value) == "integer" or type(value) == "boolean" then return tostring(value) end
+  if text.is_list(value) then return table.concat(value, ",") end
+end
+
+local function transform_text(spec, value)
+  if spec.lower then value = value:lower() end
+  for _, rule in ipairs(spec.rewrite or {}) do
+    if rule.regex:test(value) then
+      value = rule.regex:replace(value, rule.replaces)
+      break
+    end
+  end
+  return (spec.prefix or "") .. value
+end
+
+local function transform(spec, value)
+  if type(value) ~= "table" then return transform_text(spec, value) end
+  local list = {}
+  for i, item in ipairs(value) do list[i] = transform_text(spec, item) end
+  return list
+end
+
+-- The first claim that is present, with its name.
+local function first_claim(spec, claims)
+  for _, path in ipairs(spec.claim) do
+    local value = identity.claim(claims, path)
+    if value ~= nil then return value, path end
+  end
+  return nil, table.concat(spec.claim, ", ")
+end
+
+-- A value that a name can have, or a refusal by its origin. user: text or integer; groups: text or list; others also boolean.
+local function checked(name, value, what)
+  if type(value) == "string" then return value end
+  if name ~= "user" and text.is_list(value) then return value end
+  if name ~= "groups" and math.type(value) == "integer" then return tostring(value) end
+  if name ~= "user" and name ~= "groups" and type(value) == "boolean" then return tostring(value) end
+  refuse("reject", ("%s is not of a type that %s can have"):format(what, name))
+end
+
+-- Where the value of a name comes from: the raw value and its origin in words.
+local function source(host, spec, claims, values)
+  if spec.map then return spec.map(host.readonly(claims), host.readonly(values)), "what the function returned" end
+  if spec.from then return values[spec.from], spec.from end
+  local value, path = first_claim(spec, claims)
+  return value, "claim " .. path
+end
+
+local function value_of(host, name, spec, claims, values)
+  local value, what = source(host, spec, claims, values)
+  if value ~= nil then return transform(spec, checked(name, value, what)) end
+  if spec.default ~= nil then return checked(name, spec.default, "the default") end
+  if spec.required or name == "user" then refuse("reject", what .. " is missing") end
+end
+
+local function check_user(host, user)
+  if math.type(user) == "integer" then user = tostring(user) end
+  if type(user) ~= "string" or user == "" then refuse("reject", "the user is empty or no text") end
+  local problem = text.name_problem(host, user)
+  if problem then refuse("deny", "the user's name " .. problem) end
+  return user
+end
+
+local function group_problem(host, group)
+  if group == "" then return "is empty" end
+  if group:find(",", 1, true) then return "has a comma" end
+  return text.name_problem(host, group)
+end
+
+local function check_groups(host, groups)
+  if groups == nil or groups == "" then groups = {} end
+  if type(groups) == "string" then groups = { groups } end
+  if not text.is_list(groups) then refuse("reject", "groups are no list of texts") end
+  if #groups > GROUPS_MAX then refuse("deny", "the user has more than 1000 groups") end
+  local bytes = 0
+  for _, group in ipairs(groups) do
+    local problem = group_problem(host, group)
+    if problem then refuse("deny", "a group's name " .. problem) end
+    bytes = bytes + #group + 1
+  end
+  if bytes > text.MAX then refuse("deny", "the user's groups are longer than 16 KiB") end
+  return groups
+end
+
+-- Pinned by the ancestor: a boolean, its text, or absent; what it says is not judged.
+local function check_email_verified(claims)
+  local value = claims.email_verified
+  if value ~= nil and type(value) ~= "boolean" and value ~= "true" and value ~= "false" then
+    refuse("reject", "claim email_verified is no boolean")
+  end
+end
+
+local function in_group(id, group)
+  for _, have in ipairs(id.groups) do
+    if have == group then return true end
+  end
+  return false
+end
+
+-- user and groups first, then claims, then what derives from other names, functions last (by name, so that the order is
+-- always the same).
+local function ordered(spec)
+  local names, done, order = {}, {}, {}
+  for name in pairs(spec) do names[#names + 1] = name end
+  local function rank(name) return (spec[name].map and 4) or (name == "user" and 1) or (name == "groups" and 2) or 3 end
+  table.sort(names, function(a, b)
+    if rank(a) ~= rank(b) then return rank(a) < rank(b) end
+    return a < b
+  end)
+  local function add(name, depth)
+    if done[name] or not spec[name] then return end
+    if depth > #names then error(("identity.%s derives from itself"):format(name), 0) end
+    if spec[name].from then add(spec[name].from, depth + 1) end
+    if not done[name] then
+      done[name], order[#order + 1] = true, name
+    end
+  end
+  for _, name in ipairs(names) do add(name, 0) end
+  return order
+end
+
+--- Later mappings win, name by name.
+function identity.merge(...)
+  local merged = {}
+  for i = 1, select("#", ...) do
+    for name, spec in pairs(select(i, ...) or {}) do merged[name] = spec end
+  end
+  return merged
+end
+
+local function map_all(host, spec, order, claims, given)
+  check_email_verified(claims)
+  local values = {}
+  for _, name in ipairs(order) do
+    if (name == "user" or name == "groups") and given[name] ~= nil then
+      values[name] = given[name]
+    else
+      values[name] = value_of(host, name, spec[name], claims, values)
+    end
+    if name == "user" then values.user = check_user(host, values.user) end
+    if name == "groups" then values.groups = check_groups(host, values.groups) end
+  end
+  return values
+end
+
+--- Returns map(claims, given, about) -> values, view | nil, kind, why. given: user and groups that a custom function named
+-- itself. about: {method, credential, provider, expires_at}. values: name to text or list; view: the read-only id of policy
+-- functions. kind: "reject", "deny", "unavailable" or "error".
+function identity.mapper(host, spec)
+  local order = ordered(spec)
+  return function(claims, given, about)
+    local ran, values = pcall(map_all, host, spec, order, claims, given)
+    if not ran then
+      if type(values) == "table" and values.refusal then return nil, values.refusal, values.why end
+      local outage = results.outage_reason(values)
+      return nil, outage and "unavailable" or "error", outage or tostring(values)
+    end
+    local id = { claims = claims, in_group = in_group }
+    for name, value in pairs(values) do id[name] = value end
+    for name, value in pairs(about) do id[name] = value end
+    return values, host.readonly(id)
+  end
+end
+
+return identity

@@ -1,0 +1,275 @@
+--- Tests of policies: loads a policy into the fake host, plays requests, and stands in for the world outside.
+--
+--   local testing = require("moonlatch.testing")
+--   local p = testing.load("policies/opaque_only.lua", { env = { A = "b" }, now = 1700000000 })
+--   local d = p:request { path = "/x", bearer = p:idp("corp"):opaque { email = "alice@example.com" } }
+--   assert.allowed(d)
+--
+-- Runs under plain busted with LUA_PATH pointing at this library; each load has caches of its own.
+local bytes = require("moonlatch.testing.bytes")
+local explain = require("moonlatch.explain")
+local fake_host = require("moonlatch.testing.fake_host")
+local json = require("moonlatch.testing.json")
+
+local testing = {}
+
+local ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/"
+local CLUSTER_ISSUER = "https://kubernetes.default.svc.cluster.local"
+local REVIEW_URL = "https://10.0.0.1:443/apis/authentication.k8s.io/v1/tokenreviews"
+local SNAPSHOTS = "spec/snapshots/"
+
+local function jwt(claims)
+  local function part(t) return bytes.base64_encode(json.encode(t), true) end
+  return ("%s.%s.%s"):format(part { alg = "RS256" }, part(claims), bytes.base64_encode("not a signature", true))
+end
+
+local function reply(status, body)
+  return { status = status, headers = { ["content-type"] = "application/json" }, body = type(body) == "table" and json.encode(body) or body }
+end
+
+-- ---------------------------------------------------------------- stand-ins
+
+local stub = {}
+stub.__index = stub
+
+--- What is answered: a status and a body (a table becomes JSON). Headers are optional.
+function stub:replies(status, body, headers)
+  self.answer = reply(status, body or "")
+  for name, value in pairs(headers or {}) do self.answer.headers[name:lower()] = value end
+  return self
+end
+
+--- Nobody answers.
+function stub:fails(why)
+  self.answer, self.why = nil, why or "connection refused"
+  return self
+end
+
+--- How often it must have been asked when p:verify() runs; at least once without this.
+function stub:times(n)
+  self.expected = n
+  return self
+end
+
+--- check(body, request) runs at each call; what it raises fails the test. A JSON body is decoded.
+function stub:receives(check)
+  self.check = check
+  return self
+end
+
+local idp = {}
+idp.__index = idp
+
+--- An opaque access token for which UserInfo answers with these claims.
+function idp:opaque(claims)
+  self.count = self.count + 1
+  local token = ("%s-token-%d"):format(self.name, self.count)
+  self.tokens[token] = claims
+  return token
+end
+
+--- From now on nobody answers; up() ends it.
+function idp:down() self.why = "connection refused" end
+function idp:up() self.why = nil end
+
+function idp:jwt() error("p:idp(name):jwt comes with authn.jwt, which is not available yet", 2) end
+function idp:login() error("p:idp(name):login comes with authn.session, which is not available yet", 2) end
+
+-- What this provider says; nil when the URL is none of its own.
+function idp:serve(request)
+  local discovery = request.url == self.issuer:gsub("/+$", "") .. "/.well-known/openid-configuration"
+  if not discovery and request.url ~= self.userinfo then return nil end
+  if self.why then return false, self.why end
+  if discovery then return reply(200, { issuer = self.issuer, userinfo_endpoint = self.userinfo }) end
+  local claims = self.tokens[(request.headers.authorization or ""):match("^Bearer (.+)$")]
+  return claims and reply(200, claims) or reply(401, { error = "invalid_token" })
+end
+
+local function serve_review(self, request)
+  if request.method ~= "POST" or request.url ~= REVIEW_URL then return nil end
+  local token = json.decode(request.body).spec.token
+  local known = self.kube_tokens[token]
+  local status = known and { authenticated = true, user = known, audiences = json.decode(request.body).spec.audiences }
+    or { authenticated = false, error = "invalid bearer token" }
+  return reply(201, { apiVersion = "authentication.k8s.io/v1", kind = "TokenReview", status = status })
+end
+
+-- ------------------------------------------------------------------ the policy
+
+local policy = {}
+policy.__index = policy
+
+--- The stand-in of a provider of the policy.
+function policy:idp(name) return self.idps[name] or error("the policy has no provider '" .. tostring(name) .. "'", 2) end
+
+--- A service account's token for which the API server says: this user, these groups.
+function policy:kube_token(user, groups)
+  self.count = self.count + 1
+  local token = jwt { iss = CLUSTER_ISSUER, sub = user, jti = tostring(self.count) }
+  self.kube_tokens[token] = { username = user, uid = "uid-" .. self.count, groups = groups and json.list(groups) or nil }
+  return token
+end
+
+--- A JWT that nobody has signed: with these claims in clear.
+function policy:unsigned_jwt(claims) return jwt(claims) end
+
+--- Stands in for one address; the latest one for an address counts.
+function policy:http(method, url)
+  local made = setmetatable({ method = method, url = url, used = 0, why = "connection refused" }, stub)
+  table.insert(self.stubs, 1, made)
+  return made
+end
+
+local function ask_stub(self, made, request)
+  made.used = made.used + 1
+  if made.check then
+    local ran, why = pcall(made.check, json.decode(request.body or "") or request.body, request)
+    if not ran then self.failure = self.failure or why end
+  end
+  return made.answer, made.why
+end
+
+function policy:answer(request)
+  for _, made in ipairs(self.stubs) do
+    if made.method == request.method and made.url == request.url then return ask_stub(self, made, request) end
+  end
+  for _, provider in pairs(self.idps or {}) do
+    local answer, why = provider:serve(request)
+    if answer ~= nil then return answer or nil, why end
+  end
+  local review = serve_review(self, request)
+  if review then return review end
+  self.failure = self.failure or ('unexpected %s %s; write p:http("%s", "%s"):replies(200) first'):format(
+    request.method, request.url, request.method, request.url)
+  return nil, "nobody stands in for it"
+end
+
+-- A failure inside a policy function must fail the test, whatever the policy makes of it.
+function policy:raise(level)
+  local failure = self.failure
+  self.failure = nil
+  if failure then error(failure, level + 1) end
+end
+
+local BROWSER = { Accept = "text/html,application/xhtml+xml", ["Sec-Fetch-Mode"] = "navigate" }
+
+local function request_of(self, options)
+  local path, query = (options.path or "/"):match("^([^?]*)%??(.*)$")
+  local headers = {}
+  for name, value in pairs(options.browser and BROWSER or {}) do headers[name] = value end
+  for name, value in pairs(options.headers or {}) do headers[name] = value end
+  if options.bearer then headers.Authorization = "Bearer " .. options.bearer end
+  local cookies = {}
+  for name, value in pairs(options.cookies or {}) do cookies[#cookies + 1] = name .. "=" .. value end
+  if options.session then cookies[#cookies + 1] = "moonlatch_session=" .. options.session end
+  table.sort(cookies)
+  if #cookies > 0 then headers.Cookie = table.concat(cookies, "; ") end
+  self.count = self.count + 1
+  return {
+    method = options.method or "GET", scheme = "https", host = options.host or "app.example.com", path = path:gsub(";[^/]*", ""),
+    raw_path = path, query = query, headers = headers, client_ip = "192.0.2.1", id = "test-" .. self.count,
+    has_params = path:find(";", 1, true) ~= nil, verify = options.verify or false,
+  }
+end
+
+local decision_type = { __tostring = explain }
+
+--- Plays one request: { method, host, path (with ?query), headers, bearer, session, cookies, browser = true, verify }. Returns the
+-- decision; tostring of it is the explanation.
+function policy:request(options)
+  local decision = setmetatable(self.fake:decide(self.loaded.decide, request_of(self, options or {})), decision_type)
+  self:raise(2)
+  return decision
+end
+
+--- Moves the clock; background tasks that are due run.
+function policy:advance(seconds)
+  self.fake.now = self.fake.now + seconds
+  self.fake:run_tasks()
+  self:raise(2)
+end
+
+function policy:clear_cache() self.fake.cache = {} end
+
+--- Fails when an address that was to be asked was not, or not as often as said.
+function policy:verify()
+  for _, made in ipairs(self.stubs) do
+    if made.expected and made.used ~= made.expected then
+      error(("%s %s was asked %d times, not %d"):format(made.method, made.url, made.used, made.expected), 2)
+    elseif not made.expected and made.used == 0 then
+      error(("%s %s was never asked"):format(made.method, made.url), 2)
+    end
+  end
+end
+
+local function make_idps(loaded)
+  local idps = {}
+  for name, spec in pairs(loaded.specs) do
+    idps[name] = setmetatable({
+      name = name, issuer = spec.issuer, userinfo = spec.userinfo_url or spec.issuer:gsub("/+$", "") .. "/userinfo", tokens = {}, count = 0,
+    }, idp)
+  end
+  return idps
+end
+
+local function with_cluster(options)
+  local env = { KUBERNETES_SERVICE_HOST = "10.0.0.1", KUBERNETES_SERVICE_PORT = "443" }
+  local files = { [ACCOUNT .. "ca.crt"] = "test CA", [ACCOUNT .. "token"] = jwt { iss = CLUSTER_ISSUER, sub = "moonlatch" } }
+  for name, value in pairs(options.env or {}) do env[name] = value or nil end
+  if options.cluster == false then env.KUBERNETES_SERVICE_HOST = nil end
+  for path, text in pairs(options.files or {}) do files[path] = text end
+  return env, files
+end
+
+--- Plays a policy that load(host) makes: returns the loaded policy or nil and a report. directory: where `require` of a policy
+-- looks. options: see load.
+function testing.play(load, directory, options)
+  options = options or {}
+  local self = setmetatable({ stubs = {}, kube_tokens = {}, count = 0 }, policy)
+  local env, files = with_cluster(options)
+  self.fake = fake_host.new {
+    env = env, files = files, now = options.now, directory = directory,
+    answer = function(request) return self:answer(request) end,
+  }
+  local loaded, report = load(self.fake.host)
+  if not loaded then error(report, 0) end
+  self.loaded, self.idps, self.report = loaded, make_idps(loaded), report
+  self.fake:loaded(loaded.tasks)
+  if options.discovery ~= false then self:discover() end
+  return self
+end
+
+--- Loads a policy file. options: env = {name = text}, now = moment, files = {path = text} for read_file, cluster = false (there is
+-- no API server), discovery = false (no provider has been discovered yet: p:discover() does it). Raises the report when it
+-- does not load.
+function testing.load(path, options)
+  local file, why = io.open(path, "rb")
+  if not file then error(why, 2) end
+  local source = file:read("a")
+  file:close()
+  return testing.play(function(host) return require("moonlatch").load(host, path, source) end, path:match("^.*/") or "./", options)
+end
+
+--- Runs the background tasks that are due.
+function policy:discover() self.fake:run_tasks() end
+
+--- Compares a decision's explanation with spec/snapshots/NAME.txt; UPDATE_SNAPSHOTS=1 writes it. Returns same, wanted, got.
+function testing.snapshot(name, decision)
+  if not name:find("^[%w_.-]+$") then error("a snapshot's name has letters, digits, _ . - only", 2) end
+  local path, got = SNAPSHOTS .. name .. ".txt", tostring(decision) .. "\n"
+  if os.getenv("UPDATE_SNAPSHOTS") == "1" then
+    os.execute("mkdir -p " .. SNAPSHOTS)
+    local file = assert(io.open(path, "wb"))
+    file:write(got)
+    file:close()
+    return true, got, got
+  end
+  local file = io.open(path, "rb")
+  local wanted = file and file:read("a") or "(there is no snapshot: run with UPDATE_SNAPSHOTS=1)"
+  if file then file:close() end
+  return wanted == got, wanted, got
+end
+
+require("moonlatch.testing.asserts")
+
+return testing

@@ -1,0 +1,36 @@
+--- What can be read off a bearer token without verifying it: enough to decide who is asked, never what the answer is.
+local token = {}
+
+--- Why a credential cannot be a token at all, or nil. RFC 6750 section 2.1: b64token.
+function token.problem(text)
+  if #text == 0 then return "the credential is empty" end
+  if text:find("[^%w%-%._~%+/=]") then return "the credential has characters that no token has" end
+end
+
+--- The payload of a JWT (RFC 7519 section 3), NOT verified; nil for anything else.
+function token.peek(host, text)
+  local payload = text:match("^[%w_-]+%.([%w_-]+)%.[%w_-]*$")
+  local bytes = payload and host.base64_decode(payload, true)
+  local claims = bytes and host.json_decode(bytes)
+  if type(claims) == "table" then return claims end
+end
+
+--- The unverified issuer of a JWT; nil for anything else.
+function token.issuer(host, text)
+  local claims = token.peek(host, text)
+  return claims and type(claims.iss) == "string" and claims.iss or nil
+end
+
+--- How long an answer about a token may be kept: `cache` seconds, but not past any of the moments given. Returns seconds and the
+-- earliest moment (nil when there is none). Moments that are no numbers do not count.
+function token.lifetime(now, cache, ...)
+  local expires
+  for i = 1, select("#", ...) do
+    local moment = select(i, ...)
+    if type(moment) == "number" and (not expires or moment < expires) then expires = moment end
+  end
+  if expires and expires - now < cache then cache = math.max(0, expires - now) end
+  return cache, expires
+end
+
+return token
