@@ -12,7 +12,8 @@ local SEPARATOR = "\0"
 function locate.join(path, key) return path == "" and tostring(key) or path .. SEPARATOR .. tostring(key) end
 
 local OPEN, CLOSE = { ["("] = true, ["["] = true, ["{"] = true }, { [")"] = true, ["]"] = true, ["}"] = true }
-local BLOCK = { ["function"] = true, ["do"] = true, ["then"] = true, ["repeat"] = true }
+-- How words change the depth of blocks; elseif and else are followed by a block of their own.
+local NESTS = { ["function"] = 1, ["do"] = 1, ["then"] = 1, ["repeat"] = 1, ["end"] = -1, ["until"] = -1, ["elseif"] = -1 }
 
 local function op(token, text) return token.kind == "op" and token.text == text end
 
@@ -27,9 +28,7 @@ local function skip(tokens, i)
       if depth == 0 and (text == "," or text == ";" or CLOSE[text]) then return i end
       depth = depth + (OPEN[text] and 1 or CLOSE[text] and -1 or 0)
     elseif kind == "word" and depth >= 0 then
-      if BLOCK[text] then depth = depth + 1 end
-      if text == "end" or text == "until" or text == "elseif" or text == "else" then depth = depth - 1 end
-      if text == "else" then depth = depth + 1 end
+      depth = depth + (NESTS[text] or 0)
     end
     i = i + 1
   end
@@ -95,9 +94,12 @@ end
 
 -- Index of the `{` of the table that the file returns: written behind return, or behind the local that is returned.
 local function returned(tokens)
-  local at
+  local at, depth = nil, 0
   for i, token in ipairs(tokens) do
-    if token.kind == "word" and token.text == "return" then at = i end
+    if token.kind == "word" then
+      depth = depth + (NESTS[token.text] or 0)
+      if token.text == "return" and depth == 0 then at = i end
+    end
   end
   if not at then return nil end
   if op(tokens[at + 1], "{") then return at + 1, at end

@@ -29,7 +29,7 @@ return function(word, candidates)
     local nearer = d <= limit and d < #word and (not best or d < best_distance or d == best_distance and candidate < best)
     if nearer then best, best_distance = candidate, d end
   end
-  if candidates[1] ~= nil then
+  if rawget(candidates, 1) ~= nil then
     for _, candidate in ipairs(candidates) do try(candidate) end
   else
     for candidate in pairs(candidates) do try(candidate) end

@@ -65,7 +65,7 @@ vocab.authn = {
   basic = authn("HTTP Basic user and password, from an htpasswd secret.", { users = "secret!", realm = "text" }, { later = LATER }),
   api_key = authn("API keys from a secret: one `key user group,group` a line.",
     { keys = "secret!", header = "header", query = "text" }, { later = LATER }),
-  anonymous = authn("Accepts everybody as one named identity. Must be last.", { user = "text = anonymous", groups = "list" }),
+  anonymous = authn("Accepts everybody as one named identity. Must be last.", { user = "text = anonymous", groups = "list = {}" }),
   custom = authn("Your own function(req) that returns accept{}, skip() or reject().", { run = "fn!" }),
 }
 
