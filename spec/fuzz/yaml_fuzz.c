@@ -1,5 +1,4 @@
-/* YAML: ends with an error and nothing written, or with JSON, which is YAML that gives the same
- * JSON. */
+/* YAML: ends with an error and nothing written, or with JSON. */
 #include "fuzz.h"
 
 #include "codec/json.h"

@@ -5,9 +5,6 @@
 #include "base/err.h"
 #include "base/str.h"
 
-struct json_t; /* jansson's, for codec/ and crypto/ */
-
-/* A cursor that other rooms use without jansson.h. */
 enum ml_json_kind { ML_JSON_NULL, ML_JSON_FALSE, ML_JSON_TRUE, ML_JSON_INTEGER, ML_JSON_REAL, ML_JSON_STRING,
                     ML_JSON_ARRAY, ML_JSON_OBJECT };
 

@@ -168,13 +168,13 @@ static void depth(void **state)
     assert_int_equal(walk_nested(ML_JSON_DEPTH + 1, "{\"a\":", "}", &b), ML_E_TOOBIG);
     assert_int_equal(walk_nested(100000, "[", "]", &b), ML_E_TOOBIG);
     assert_int_equal(walk_nested(100000, "[", "", &b), ML_E_TOOBIG);
-    /* brackets in strings do not count, nor do quotes behind a backslash */
-    assert_int_equal(
-        walk_nested(1,
-                    "[\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[["
-                    "[[[\\\"[[[[\\\\\",",
-                    "]", &b),
-        0);
+    /* brackets in strings do not count, behind an escaped quote neither; a backslash may itself be
+     * escaped */
+    static const char brackets[] =
+        "\"\\\"[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[\"";
+    struct ml_err err;
+    assert_int_equal(walk(ml_str_z(brackets), &b, &err), 0);
+    assert_int_equal(walk_nested(ML_JSON_DEPTH + 1, "[\"\\\\\",", "]", &b), ML_E_TOOBIG);
     ml_buf_done(&b);
 }
 
