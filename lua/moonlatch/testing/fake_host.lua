@@ -75,8 +75,7 @@ local function loading_functions(host, self)
     return { name = options.name, options = options }
   end
   function host.load_chunk(source, name, env) return load(want("string", source, "load_chunk"), name, "t", env) end
-  host.base, host.readonly = nil, sandbox.readonly
-  setmetatable(host, { __index = function(_, key) if key == "base" then return sandbox.base() end end })
+  host.base, host.readonly = sandbox.base, sandbox.readonly
 end
 
 local function sent_header(value)

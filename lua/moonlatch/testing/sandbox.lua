@@ -18,28 +18,30 @@ function sandbox.revealed(value)
   return mt and mt.__name == "secret" and mt.secret or nil
 end
 
-local views = setmetatable({}, { __mode = "k" })
+local views = setmetatable({}, { __mode = "k" })   -- table to its view
+local viewed = setmetatable({}, { __mode = "k" })  -- view to its table
 
 --- A read-only view of a table and of the tables in it.
 function sandbox.readonly(t)
   if type(t) ~= "table" then error("readonly takes a table", 2) end
   if views[t] then return views[t] end
-  if getmetatable(t) and getmetatable(t).readonly then return t end
+  if viewed[t] then return t end
   local function wrap(value) return type(value) == "table" and sandbox.readonly(value) or value end
   local view = setmetatable({}, {
-    readonly = true,
     __index = function(_, key) return wrap(t[key]) end,
     __newindex = function() error("this table is read-only", 2) end,
     __len = function() return #t end,
-    __pairs = function()
-      return function(_, key)
-        local k, v = next(t, key)
-        return k, wrap(v)
-      end, t, nil
-    end,
+    __pairs = function(self) return sandbox.next, self, nil end,
   })
-  views[t] = view
+  views[t], viewed[view] = view, t
   return view
+end
+
+--- next() that sees into views.
+function sandbox.next(t, key)
+  local k, v = next(viewed[t] or t, key)
+  if viewed[t] and type(v) == "table" then v = sandbox.readonly(v) end
+  return k, v
 end
 
 local function copy(t)
@@ -55,6 +57,7 @@ function sandbox.base()
     env[name] = _G[name]
   end
   for _, name in ipairs { "string", "table", "math", "utf8" } do env[name] = copy(_G[name]) end
+  env.next = sandbox.next
   env.string.dump, env.math.random, env.math.randomseed = nil, nil, nil
   return env
 end

@@ -1,0 +1,57 @@
+-- default.lua: behaves like oidc-authservice and reads the same environment variables.
+local header   = env("ID_TOKEN_HEADER", "Authorization")
+local cache    = env.bool("CACHE_ENABLED", false) and env("CACHE_EXPIRATION_MINUTES", "5") .. "m" or "off"
+local asked    = env.bool("ACCESS_TOKEN_AUTHN_ENABLED", true)
+local public   = env.list("SKIP_AUTH_URLS", "")
+
+if asked and env("ACCESS_TOKEN_AUTHN", "jwt") ~= "opaque" then
+  error("ACCESS_TOKEN_AUTHN=" .. env("ACCESS_TOKEN_AUTHN", "jwt") .. " is not available yet; " ..
+    "set ACCESS_TOKEN_AUTHN=opaque or ACCESS_TOKEN_AUTHN_ENABLED=false")
+end
+if env("EXTERNAL_AUTHZ_URL", "") ~= "" then error("EXTERNAL_AUTHZ_URL is not available yet; unset it") end
+for _, prefix in ipairs(public) do
+  if not prefix:find("^/+[^/]") then error('SKIP_AUTH_URLS: "' .. prefix .. '" is no path below /; it would open everything') end
+end
+
+-- A header whose variable is set but empty is not sent.
+local headers = {}
+local function send(name, value)
+  if name ~= "" then headers[name] = value end
+end
+send(env("USERID_HEADER", "kubeflow-userid"), "{upstream_user}")
+send(env("GROUPS_HEADER", "kubeflow-groups"), "{groups}")
+send(env("AUTH_METHOD_HEADER", "Auth-Method"), "{credential}")
+
+return {
+  api  = 1,
+  name = "default",
+
+  providers = {
+    main = { issuer = env("OIDC_PROVIDER"), ca_file = env("CA_BUNDLE", "") },
+  },
+
+  -- Who is it? Tried from top to bottom; the first that knows the credential answers.
+  authenticators = {
+    authn.kubernetes { enabled = env.bool("KUBERNETES_AUTHN_ENABLED", true), cache = cache,
+                       audiences = env.list("AUDIENCES", "istio-ingressgateway.istio-system.svc.cluster.local") },
+    authn.opaque     { enabled = asked, provider = "main", header = header, cache = cache },
+  },
+
+  -- What is the user called, and in which groups is he?
+  identity = {
+    user   = env("USERID_CLAIM", "email"),
+    groups = env("GROUPS_CLAIM", "groups"),
+    upstream_user = { from = "user", prefix = env("USERID_PREFIX", ""), rewrite = env.json("USERID_TRANSFORMERS", "[]") },
+  },
+
+  -- May he? Every rule must say yes.
+  authorize = {
+    authz.groups { any = env.list("GROUPS_ALLOWLIST", "*") },
+  },
+
+  headers = headers,            -- what does the application get to see?
+
+  routes = {
+    { name = "skip", prefix = public, public = true },
+  },
+}

@@ -1,0 +1,127 @@
+local testing = require("moonlatch.testing")
+
+local function load(env, options)
+  options = options or {}
+  options.env = { OIDC_PROVIDER = "https://id.example.com", ACCESS_TOKEN_AUTHN = "opaque" }
+  for name, value in pairs(env or {}) do options.env[name] = value end
+  return testing.load("policies/default.lua", options)
+end
+
+describe("default", function()
+  it("asks the API server, then the provider", function()
+    local p = load()
+    local d = p:request { bearer = p:idp("main"):opaque { email = "alice@example.com", groups = { "a", "b" } } }
+    assert.allowed(d)
+    assert.steps(d, "kubernetes:skip opaque:main:accept")
+    assert.sends(d, { ["kubeflow-userid"] = "alice@example.com", ["kubeflow-groups"] = "a,b", ["Auth-Method"] = "header" })
+  end)
+
+  it("takes a service account's token", function()
+    local p = load { GROUPS_ALLOWLIST = "admins,system:serviceaccounts" }
+    local d = p:request { bearer = p:kube_token("system:serviceaccount:ns:sa", { "system:serviceaccounts" }) }
+    assert.allowed(d)
+    assert.sends(d, { ["kubeflow-userid"] = "system:serviceaccount:ns:sa",
+                      ["kubeflow-groups"] = "system:serviceaccounts,system:authenticated" })
+    assert.denied(p:request { bearer = p:kube_token("system:serviceaccount:ns:sa", { "other" }) }, 403)
+  end)
+
+  it("answers 401 to whoever nobody accepts", function()
+    local p = load()
+    assert.denied(p:request {}, 401)
+    assert.denied(p:request { browser = true }, 401)
+    assert.denied(p:request { bearer = "unknown" }, 401)
+  end)
+
+  it("never sends an expired service account token to UserInfo", function()
+    local p = load()
+    local token = p:unsigned_jwt { iss = "https://kubernetes.default.svc.cluster.local", exp = 1 }
+    local asked = p:http("GET", "https://id.example.com/userinfo"):replies(200, { email = "mallory" }):times(0)
+    local d = p:request { bearer = token }
+    assert.denied(d, 401)
+    assert.steps(d, "kubernetes:skip opaque:main:skip")
+    assert.equal(0, asked.used)
+    p:verify()
+  end)
+
+  it("opens the skipped prefixes, by whole segments, without an identity", function()
+    local p = load { SKIP_AUTH_URLS = "/dex, /pub/x/" }
+    for _, path in ipairs { "/dex", "/dex/auth", "/pub/x", "/pub/x/y" } do
+      local d = p:request { path = path, headers = { ["kubeflow-userid"] = "root" } }
+      assert.allowed(d)
+      assert.removes(d, "kubeflow-userid")
+      assert.removes(d, "kubeflow-groups")
+      assert.removes(d, "Auth-Method")
+    end
+    for _, path in ipairs { "/", "/dexter", "/pub", "/pub/xy", "/DEX", "/x?/dex", "/dex;a=b/x" } do
+      assert.denied(p:request { path = path }, 401)
+    end
+  end)
+
+  for _, list in ipairs { "/", "/dex,/", "//", "dex", "/dex,*" } do
+    it("refuses to open everything: " .. list, function()
+      assert.error_matches(function() load { SKIP_AUTH_URLS = list } end, "SKIP_AUTH_URLS")
+    end)
+  end
+
+  it("rewrites and prefixes what the application sees, not what is judged", function()
+    local p = load { USERID_PREFIX = "u:", USERID_TRANSFORMERS = '[{"matches":"@example\\\\.com$","replaces":""},{"matches":"a","replaces":"b"}]' }
+    assert.sends(p:request { bearer = p:idp("main"):opaque { email = "alice@example.com" } }, { ["kubeflow-userid"] = "u:alice" })
+    assert.sends(p:request { bearer = p:idp("main"):opaque { email = "aha" } }, { ["kubeflow-userid"] = "u:bhb" })
+  end)
+
+  it("does not send a header whose variable is empty", function()
+    local p = load { USERID_HEADER = "", GROUPS_HEADER = "X-Groups" }
+    local d = p:request { bearer = p:idp("main"):opaque { email = "alice@example.com" } }
+    assert.allowed(d)
+    assert.equal(2, #d.headers)
+    assert.sends(d, { ["X-Groups"] = "", ["Auth-Method"] = "header" })
+  end)
+
+  it("reads the token and the claims it is told to", function()
+    local p = load { ID_TOKEN_HEADER = "X-Token", USERID_CLAIM = "sub", GROUPS_CLAIM = "roles", KUBERNETES_AUTHN_ENABLED = "false" }
+    local token = p:idp("main"):opaque { sub = "bob", roles = { "r" } }
+    assert.sends(p:request { headers = { ["X-Token"] = token } }, { ["kubeflow-userid"] = "bob", ["kubeflow-groups"] = "r" })
+    assert.denied(p:request { bearer = token }, 401)
+  end)
+
+  it("keeps a token apart from the same one in another header (Q5)", function()
+    local p = load { ID_TOKEN_HEADER = "X-Token", CACHE_ENABLED = "true", KUBERNETES_AUTHN_ENABLED = "false" }
+    local alice, bob = p:idp("main"):opaque { email = "alice" }, p:idp("main"):opaque { email = "bob" }
+    for _ = 1, 2 do
+      local same = { Authorization = "Bearer same" }
+      same["X-Token"] = alice
+      assert.sends(p:request { headers = same }, { ["kubeflow-userid"] = "alice" })
+      same["X-Token"] = bob
+      assert.sends(p:request { headers = same }, { ["kubeflow-userid"] = "bob" })
+    end
+  end)
+
+  it("caches only when told to", function()
+    local p = load { KUBERNETES_AUTHN_ENABLED = "false" }
+    local asked = p:http("GET", "https://id.example.com/userinfo"):replies(200, { email = "x" })
+    for _ = 1, 3 do assert.allowed(p:request { bearer = "t" }) end
+    assert.equal(3, asked.used)
+    p = load { KUBERNETES_AUTHN_ENABLED = "false", CACHE_ENABLED = "true", CACHE_EXPIRATION_MINUTES = "1" }
+    asked = p:http("GET", "https://id.example.com/userinfo"):replies(200, { email = "x" })
+    for _ = 1, 3 do assert.allowed(p:request { bearer = "t" }) end
+    assert.equal(1, asked.used)
+    p:advance(61)
+    assert.allowed(p:request { bearer = "t" })
+    assert.equal(2, asked.used)
+  end)
+
+  it("is not ready before the provider was found", function()
+    local p = load({ SKIP_AUTH_URLS = "/dex" }, { discovery = false })
+    assert.unavailable(p:request { bearer = "t" })
+    assert.allowed(p:request { path = "/dex/x" })
+  end)
+
+  it("does not load what is not built, without a cluster, or without a provider", function()
+    assert.error_matches(function() load { ACCESS_TOKEN_AUTHN = "jwt" } end, "ACCESS_TOKEN_AUTHN=jwt is not available yet; set", 1, true)
+    assert.error_matches(function() load { ACCESS_TOKEN_AUTHN = "Opaque" } end, "is not available yet", 1, true)
+    assert.error_matches(function() load { EXTERNAL_AUTHZ_URL = "http://x" } end, "EXTERNAL_AUTHZ_URL is not available yet", 1, true)
+    assert.error_matches(function() load({}, { cluster = false }) end, "authn.kubernetes needs a cluster", 1, true)
+    assert.error_matches(function() load { OIDC_PROVIDER = "" } end, "issuer")
+    assert.error_matches(function() load { KUBERNETES_AUTHN_ENABLED = "maybe" } end, "KUBERNETES_AUTHN_ENABLED")
+  end)
+end)
