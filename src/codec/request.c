@@ -22,7 +22,8 @@ void ml_decision_init(struct ml_decision *d)
 {
     d->action = ML_UNDECIDED;
     d->status = 0;
-    d->reason = d->user = d->route = d->strip = d->content_type = d->body = (struct ml_str){NULL, 0};
+    d->reason = d->user = d->route = d->strip = d->content_type = d->body =
+        (struct ml_str){NULL, 0};
     d->upstream_count = d->client_count = d->step_count = 0;
 }
 
