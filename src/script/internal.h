@@ -113,6 +113,7 @@ struct ml_vm {
     struct ml_buf scratch; /* of one host call */
     struct ml_entry *held; /* kept while a host call pushes it */
     char name[128];
+    uint64_t timeout_ms; /* the policy's own, 0: none */
     struct ml_str *owned;
     size_t owned_count;
     char *providers[ML_PROVIDERS_MAX];
@@ -185,6 +186,7 @@ struct ml_run {
     bool raised; /* a task that waits to be started again */
     enum ml_kill kill;
     const struct ml_request *request;
+    uint64_t deadline_ms; /* 0: not asked for yet */
     struct ml_decision *d;
     void (*done)(void *arg);
     void *arg;
@@ -240,5 +242,8 @@ void ml_run_timer(struct ml_run *run, uint64_t ms);
 /* run.c */
 void ml_run_resume(struct ml_run *run);
 void ml_run_on_timer(struct ml_run *run);
+/* ml_mono_ms() at which a decision is late: the request's deadline or, if earlier, the policy's
+ * timeout. */
+uint64_t ml_run_deadline(struct ml_run *run);
 /* Returns the coroutine and its leads; the run's own memory stays. clean: it ended by itself. */
 void ml_run_detach(struct ml_run *run, bool clean);

@@ -100,7 +100,7 @@ static struct ml_str text_option(lua_State *L, const char *name, struct ml_str a
 }
 
 /* What is left for the call; 0: nothing. */
-static uint32_t timeout_ms(lua_State *L, const struct ml_run *run)
+static uint32_t timeout_ms(lua_State *L, struct ml_run *run)
 {
     uint64_t ms = TIMEOUT_MS, now;
     if (lua_getfield(L, 1, "timeout") != LUA_TNIL) {
@@ -112,7 +112,7 @@ static uint32_t timeout_ms(lua_State *L, const struct ml_run *run)
     if (run->task)
         return (uint32_t)ms;
     now = ml_mono_ms();
-    uint64_t left = run->request->deadline_ms > now ? run->request->deadline_ms - now : 0;
+    uint64_t deadline = ml_run_deadline(run), left = deadline > now ? deadline - now : 0;
     return (uint32_t)(left < ms ? left : ms);
 }
 

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { TEXT_MAX = 256 * 1024 }; /* of a report */
+enum { TEXT_MAX = 256 * 1024 /* of a report */, TIMEOUT_MAX = 3600 };
 
 void ml_vm_new_type(lua_State *L, const char *name, const luaL_Reg *functions)
 {
@@ -111,7 +111,8 @@ static void open_libraries(lua_State *L)
     };
     static const char *const gone[] = {"dofile", "loadfile", "load",
                                        "print",  "warn",     "collectgarbage"};
-    static const char *const debug_kept[] = {"getinfo", "getlocal", "getupvalue", "traceback",
+    static const char *const debug_kept[] = {"getinfo",    "getlocal",   "getmetatable",
+                                             "getupvalue", "setupvalue", "traceback",
                                              "upvalueid"};
     for (size_t i = 0; i < sizeof libraries / sizeof libraries[0]; i++) {
         luaL_requiref(L, libraries[i].name, libraries[i].func, 1);
@@ -146,16 +147,12 @@ static void push_host(lua_State *L)
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         parts[i](L);
     /* The library's own pcall must not catch a kill either. */
-    if (lua_getfield(L, -1, "base") == LUA_TTABLE) {
-        if (lua_getfield(L, -1, "pcall") == LUA_TFUNCTION)
-            lua_setglobal(L, "pcall");
-        else
-            lua_pop(L, 1);
-        if (lua_getfield(L, -1, "xpcall") == LUA_TFUNCTION)
-            lua_setglobal(L, "xpcall");
-        else
-            lua_pop(L, 1);
-    }
+    lua_getfield(L, -1, "base");
+    lua_call(L, 0, 1);
+    lua_getfield(L, -1, "pcall");
+    lua_setglobal(L, "pcall");
+    lua_getfield(L, -1, "xpcall");
+    lua_setglobal(L, "xpcall");
     lua_pop(L, 1);
 }
 
@@ -224,6 +221,10 @@ static void take_policy(lua_State *L, struct ml_load *l)
     lua_getfield(L, -1, "name");
     const char *name = lua_tostring(L, -1);
     snprintf(vm->name, sizeof vm->name, "%s", name ? name : "");
+    lua_pop(L, 1);
+    lua_getfield(L, -1, "timeout");
+    lua_Number timeout = lua_tonumber(L, -1);
+    vm->timeout_ms = timeout > 0 && timeout < TIMEOUT_MAX ? (uint64_t)(timeout * 1000) : 0;
     lua_pop(L, 1);
     take_lists(L, vm);
     if (lua_getfield(L, -1, "decide") != LUA_TFUNCTION)

@@ -183,7 +183,7 @@ static void finish(struct ml_run *run, int status, bool killed)
         finish_task(run, failed, text);
         return;
     }
-    if (!failed && run->waited && ml_mono_ms() >= run->request->deadline_ms) {
+    if (!failed && run->waited && ml_mono_ms() >= ml_run_deadline(run)) {
         expire(run);
         return;
     }
@@ -192,6 +192,15 @@ static void finish(struct ml_run *run, int status, bool killed)
         fail(run, text);
     else
         complete(run);
+}
+
+uint64_t ml_run_deadline(struct ml_run *run)
+{
+    if (run->deadline_ms == 0) {
+        uint64_t own = run->vm->timeout_ms ? ml_mono_ms() + run->vm->timeout_ms : UINT64_MAX;
+        run->deadline_ms = own < run->request->deadline_ms ? own : run->request->deadline_ms;
+    }
+    return run->deadline_ms;
 }
 
 /* The first wait starts the deadline's timer: a run that never waits ends by its CPU budget long
@@ -206,7 +215,7 @@ static void suspend(struct ml_run *run)
     run->waited = true;
     if (run->task)
         return;
-    uint64_t now = ml_mono_ms(), deadline = run->request->deadline_ms;
+    uint64_t now = ml_mono_ms(), deadline = ml_run_deadline(run);
     ml_run_timer(run, deadline > now ? deadline - now : 0);
 }
 
@@ -268,7 +277,7 @@ static bool start(struct ml_run *run)
 
 void ml_run_resume(struct ml_run *run)
 {
-    if (!run->task && ml_mono_ms() >= run->request->deadline_ms) {
+    if (!run->task && ml_mono_ms() >= ml_run_deadline(run)) {
         expire(run);
         return;
     }

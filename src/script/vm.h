@@ -52,7 +52,8 @@ struct ml_script_options {
 };
 
 int ml_script_new(struct ml_script **ret, const struct ml_script_options *options);
-/* Cancels what runs; every VM must have been unreferenced before. closed(ctx) when the last handle is gone. */
+/* Cancels what runs; every VM must have been unreferenced before. closed(ctx) when the last handle is gone and no other
+ * worker's answer is on its way to us: the mailbox must stay open, and the loop run, until then. */
 void ml_script_close(struct ml_script *s, void (*closed)(void *ctx), void *ctx);
 
 struct ml_script_stats {
@@ -62,12 +63,14 @@ struct ml_script_stats {
 };
 struct ml_script_stats ml_script_stats(const struct ml_script *s);
 
-/* The watchdog thread: one per process. It looks every 2 ms at what each ml_script runs and, past the CPU budget, makes
+/* The watchdog thread: one per process, before the first ml_script_new (which refuses with ML_E_INVALID without it, for
+ * nothing may run unwatched), stopped after the last ml_script_close. It looks every 2 ms at what each ml_script runs and, past the CPU budget, makes
  * the worker's own thread arm a hook (SIGURG) that raises an error no pcall can catch. */
 int ml_watchdog_start(void);
 void ml_watchdog_stop(void);
 
-/* Reads the policy file and every .lua file beside it (bounded: 64 files, 1 MiB each), hashes them. */
+/* Reads the policy file and every .lua file beside it but hidden ones and specs (_spec.lua) (bounded: 64 files, 1 MiB
+ * each, regular files, links followed), hashes them. */
 int ml_bundle_read(struct ml_bundle **ret, const char *path, struct ml_err *err);
 struct ml_bundle *ml_bundle_ref(struct ml_bundle *b);
 void ml_bundle_unref(struct ml_bundle *b);
@@ -93,7 +96,8 @@ void ml_vm_stop_tasks(struct ml_vm *vm);
 /* Whether each provider of the policy has been discovered; if not, why, in err. */
 bool ml_vm_ready(struct ml_vm *vm, struct ml_err *err);
 
-/* Decides. d is empty and stays where it is until done(arg) has run; request and arena as well. done may run before
+/* Decides. d is empty and stays where it is until done(arg) has run; request and arena as well; d's slices live so long,
+ * too (some are the VM's). done may run before
  * ml_vm_decide returns. The result is always a decision: an error, a runaway, a missed deadline is a deny with 503. Holds
  * a reference to vm meanwhile. *ret (set only when done has not run yet) can be cancelled. */
 void ml_vm_decide(struct ml_vm *vm, const struct ml_request *request, struct ml_decision *d, void (*done)(void *arg),
