@@ -89,6 +89,9 @@ static bool in_class(int c, int class)
     case 'x':
         in = isxdigit(c);
         break;
+    case 'z': /* not in the manual any more, but in Lua */
+        in = c == 0;
+        break;
     default:
         return c == class;
     }
@@ -168,7 +171,7 @@ static const char *match_shortest(struct ml_pattern *m, const char *s, const cha
             return e;
         if (!takes(m, s, p, end))
             return NULL;
-        spend(m, 1);
+        spend(m, 1); /* the match of an empty rest costs nothing */
         s++;
     }
 }
@@ -330,7 +333,6 @@ void ml_pattern_init(struct ml_pattern *m, lua_State *L, struct ml_str subject,
 const char *ml_pattern_match(struct ml_pattern *m, const char *s, const char *p)
 {
     m->captures = 0;
-    spend(m, 1);
     return match(m, s, p);
 }
 
