@@ -11,13 +11,21 @@
 
 enum { NUMBER_TEXT_MAX = 1000, SOURCE_MAX = 1 << 20 };
 
+/* After a kill. A coroutine is left as it stands, in one step: raising again would go through each
+ * of the tens of thousands of pcalls that it may have nested, and each one costs Lua a walk over
+ * all of them. */
+static int give_up(lua_State *L)
+{
+    return lua_isyieldable(L) ? lua_yield(L, 0) : lua_error(L);
+}
+
 /* Yieldable. An error passes, except the budget's: that one goes on up (S-503). */
 static int pcall_done(lua_State *L, int status, lua_KContext ctx)
 {
     if (status == LUA_OK || status == LUA_YIELD)
         return lua_gettop(L) - (int)ctx;
     if (ml_budget_killed(L))
-        return lua_error(L);
+        return give_up(L);
     lua_pushboolean(L, 0);
     lua_insert(L, -2);
     return 2;
@@ -36,7 +44,7 @@ static int l_pcall(lua_State *L)
 static int handler_done(lua_State *L, int status, lua_KContext ctx)
 {
     if (status != LUA_OK && status != LUA_YIELD && ml_budget_killed(L))
-        return lua_error(L);
+        return give_up(L);
     return 2;
 }
 
@@ -47,7 +55,7 @@ static int xpcall_done(lua_State *L, int status, lua_KContext ctx)
     if (status == LUA_OK || status == LUA_YIELD)
         return lua_gettop(L) - 2;
     if (ml_budget_killed(L))
-        return lua_error(L);
+        return give_up(L);
     lua_pushboolean(L, 0);
     lua_insert(L, -2);
     lua_pushvalue(L, 2);
