@@ -10,18 +10,24 @@ static bool is_alnum(char c)
     return (c >= '0' && c <= '9') || (ml_lower(c) >= 'a' && ml_lower(c) <= 'z');
 }
 
-/* One of `set`, which no NUL belongs to. */
-static bool is_in(char c, const char *set)
+/* RFC 9110 5.6.2 tchar. */
+static bool is_tchar(char c)
 {
-    return c && strchr(set, c);
+    return is_alnum(c) || (c && strchr("!#$%&'*+-.^_`|~", c));
 }
+
+/* RFC 6750 2.1 b64token without its '='. A table: tokens are long, and in every request. */
+static const bool is_b64token[256] = {
+    ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true,
+    ['_'] = true,         ['~'] = true,         ['+'] = true,         ['/'] = true,
+};
 
 bool ml_header_name_ok(struct ml_str name)
 {
     if (name.n == 0 || name.n > NAME_MAX_BYTES)
         return false;
     for (size_t i = 0; i < name.n; i++)
-        if (!is_alnum(name.p[i]) && !is_in(name.p[i], "!#$%&'*+-.^_`|~"))
+        if (!is_tchar(name.p[i]))
             return false;
     return true;
 }
@@ -72,9 +78,8 @@ struct ml_str ml_bearer(struct ml_str authorization)
     while (at < authorization.n && authorization.p[at] == ' ')
         at++;
     token = ml_str(authorization.p + at, authorization.n - at);
-    for (body = 0; body < token.n; body++)
-        if (!is_alnum(token.p[body]) && !is_in(token.p[body], "-._~+/"))
-            break;
+    for (body = 0; body < token.n && is_b64token[(unsigned char)token.p[body]];)
+        body++;
     if (body == 0)
         return none;
     for (size_t i = body; i < token.n; i++)

@@ -84,7 +84,7 @@ static struct ml_str ipv6_canonical(struct ml_arena *arena, struct ml_str name)
 
 static struct ml_str lower_name(struct ml_arena *arena, struct ml_str name)
 {
-    if (name.p[name.n - 1] == '.')
+    if (name.n && name.p[name.n - 1] == '.')
         name.n--;
     char *out = ml_arena_alloc(arena, name.n + 1);
     if (!out)
@@ -98,12 +98,12 @@ static struct ml_str lower_name(struct ml_arena *arena, struct ml_str name)
 int ml_host_parse(struct ml_arena *arena, struct ml_str input, struct ml_str *ret_name,
                   unsigned *ret_port, struct ml_err *err)
 {
-    struct ml_str name;
-    unsigned port;
+    struct ml_str name = {NULL, 0};
+    unsigned port = 0;
     int r = ml_host_split(input, &name, &port, err);
     if (r < 0)
         return r;
-    name = name.p[0] == '[' ? ipv6_canonical(arena, name) : lower_name(arena, name);
+    name = ml_str_starts(name, ML_STR("[")) ? ipv6_canonical(arena, name) : lower_name(arena, name);
     if (!name.p)
         return ml_fail(err, ML_E_NOMEM, "no memory left for the host of this request");
     *ret_name = name;

@@ -131,7 +131,7 @@ static bool walk(json_t *v, const struct ml_json_events *ev, void *ctx)
 int ml_json_walk(struct ml_str text, const struct ml_json_events *events, void *ctx,
                  struct ml_err *err)
 {
-    json_t *root;
+    json_t *root = NULL;
     int r = parse(text, &root, err);
     if (r < 0)
         return r;
@@ -200,7 +200,7 @@ void ml_json_real(struct ml_json_out *o, double value)
         if (strtod(text, NULL) == value)
             break;
     }
-    if (!strpbrk(text, ".e"))
-        strcat(text, ".0");
     ml_json_literal(o, text);
+    if (!strpbrk(text, ".e"))
+        ml_buf_add(o->buf, ".0", 2);
 }

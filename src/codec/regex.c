@@ -139,8 +139,10 @@ static int find(struct matching *m, size_t from, struct ml_err *err)
         return ml_fail(err, ML_E_TOOBIG, "pattern takes too long on this text");
     if (r == PCRE2_ERROR_NOMEMORY)
         return ml_fail(err, ML_E_NOMEM, "no memory to match a pattern");
-    if (r < 0)
+    if (r >= PCRE2_ERROR_UTF8_ERR21 && r <= PCRE2_ERROR_UTF8_ERR1)
         return ml_fail(err, ML_E_INVALID, "text for a pattern is not UTF-8");
+    if (r < 0)
+        return ml_fail(err, ML_E_INVALID, "pattern fails on this text (PCRE2 error %d)", r);
     const PCRE2_SIZE *at = pcre2_get_ovector_pointer(m->data);
     if (at[0] > at[1] || at[0] < from) /* \K can move the start */
         return ml_fail(err, ML_E_INVALID, "pattern moves the start of its match with \\K");
@@ -160,7 +162,7 @@ static struct ml_str group(const struct matching *m, size_t i)
 int ml_regex_match(const struct ml_regex *re, struct ml_str subject,
                    struct ml_str ret[ML_REGEX_GROUPS], struct ml_err *err)
 {
-    struct matching m;
+    struct matching m = {.re = re};
     int r = matching_init(&m, re, subject, err);
     if (r < 0)
         return r;
@@ -262,7 +264,7 @@ static int replace_all(struct matching *m, struct ml_str replacement, struct ml_
 int ml_regex_replace(const struct ml_regex *re, struct ml_str subject, struct ml_str replacement,
                      struct ml_buf *out, struct ml_err *err)
 {
-    struct matching m;
+    struct matching m = {.re = re};
     size_t start = out->n;
     int r = matching_init(&m, re, subject, err);
     if (r < 0)

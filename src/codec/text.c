@@ -27,6 +27,10 @@ bool ml_utf8_ok(struct ml_str s)
 {
     for (size_t i = 0; i < s.n;) {
         unsigned char low, high;
+        if ((unsigned char)s.p[i] < 0x80) { /* nearly always */
+            i++;
+            continue;
+        }
         int follow = utf8_follow((unsigned char)s.p[i++], &low, &high);
         if (follow < 0 || (size_t)follow > s.n - i)
             return false;
