@@ -39,8 +39,8 @@ static lua_Integer check_readable(lua_State *L, int arg)
 
 static int l_concat(lua_State *L)
 {
-    lua_settop(L, 4);
     lua_Integer n = check_readable(L, 1);
+    lua_settop(L, 4);
     struct ml_str separator;
     separator.p = luaL_optlstring(L, 2, "", &separator.n);
     lua_Integer i = luaL_optinteger(L, 3, 1), last = luaL_optinteger(L, 4, n);
@@ -52,8 +52,8 @@ static int l_concat(lua_State *L)
     for (; i <= last; i++) {
         lua_rawgeti(L, 1, i);
         if (!lua_isstring(L, -1))
-            return luaL_error(L, "invalid value (at index %I) in table for 'concat'",
-                              (LUAI_UACINT)i);
+            return luaL_error(L, "invalid value (%s) at index %I in table for 'concat'",
+                              luaL_typename(L, -1), (LUAI_UACINT)i);
         size_t item;
         lua_tolstring(L, -1, &item);
         if (luaL_bufflen(&b) + item + separator.n > ML_TEXT_MAX)
@@ -70,7 +70,7 @@ static int l_concat(lua_State *L)
 static int l_insert(lua_State *L)
 {
     check_writable(L, 1);
-    if (lua_gettop(L) >= 3)
+    if (lua_gettop(L) == 3)
         check_range(L, luaL_checkinteger(L, 2), (lua_Integer)lua_rawlen(L, 1), RANGE_MAX);
     return ml_stock_call(L);
 }
@@ -85,17 +85,19 @@ static int l_remove(lua_State *L)
 
 static int l_move(lua_State *L)
 {
+    lua_Integer first = luaL_checkinteger(L, 2), last = luaL_checkinteger(L, 3);
+    luaL_checkinteger(L, 4);
+    check_range(L, first, last, RANGE_MAX);
     check_readable(L, 1);
-    check_range(L, luaL_checkinteger(L, 2), luaL_checkinteger(L, 3), RANGE_MAX);
     check_writable(L, lua_isnoneornil(L, 5) ? 1 : 5);
     return ml_stock_call(L);
 }
 
 static int l_unpack(lua_State *L)
 {
-    lua_settop(L, 3);
     lua_Integer n = check_readable(L, 1);
-    check_range(L, luaL_optinteger(L, 2, 1), luaL_optinteger(L, 3, n), RANGE_MAX);
+    lua_Integer first = luaL_optinteger(L, 2, 1);
+    check_range(L, first, luaL_optinteger(L, 3, n), RANGE_MAX);
     return ml_stock_call(L);
 }
 

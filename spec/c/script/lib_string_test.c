@@ -73,7 +73,7 @@ static void test_bounds(void **state)
         {"('%q'):format({})", "value has no literal form"},
         {"table.concat({}, '', 1, 1 << 62)", "too many items"},
         {"table.concat({}, '', math.mininteger, math.maxinteger)", "too many items"},
-        {"table.concat({ 1, {} })", "invalid value (at index 2) in table for 'concat'"},
+        {"table.concat({ 1, {} })", "invalid value (table) at index 2 in table for 'concat'"},
         {"local s = ('x'):rep(600000); table.concat({ s, s })", "the result is too large"},
         {"table.unpack({}, 1, 1 << 62)", "too many items"},
         {"table.unpack({}, math.mininteger, math.maxinteger)", "too many items"},
