@@ -162,8 +162,9 @@ local function decider(host, list, default, waiting)
   end
 end
 
---- policy: as check normalised it. Returns { name, timeout, decide, headers = {names, lower case}, tasks, providers = {board names},
--- specs = the policy's providers (for tests) }; raises a text for operators when the policy cannot work here: no cluster, a CA file that cannot be read.
+--- policy: as check normalised it. Returns { name, timeout, decide, headers = {names, lower case}, tasks,
+-- providers = {board names}, specs = the policy's providers, for tests }; raises a text for operators when the policy cannot work
+-- here: no cluster, a CA file that cannot be read.
 return function(host, policy)
   local self = setmetatable({ host = host, policy = policy, providers = {}, authenticators = {} }, compiler)
   self.names = headers.names(policy)

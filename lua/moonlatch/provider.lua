@@ -94,7 +94,7 @@ end
 --- The background task: never returns.
 function provider:task()
   return function()
-    local wait, failures = 0, 0
+    local failures, wait = 0, nil
     while true do
       wait, failures = round(self, failures)
       self.host.sleep(wait)

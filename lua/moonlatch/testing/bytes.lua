@@ -98,7 +98,8 @@ function bytes.url_parse(text)
   if not host then return nil, "a bad host" end
   scheme = scheme:lower()
   local default = scheme == "https" and 443 or scheme == "http" and 80 or nil
-  return { scheme = scheme, host = host:lower(), port = tonumber(port) or default, path = path, query = rest:find("?", 1, true) and query or nil }
+  if not rest:find("?", 1, true) then query = nil end
+  return { scheme = scheme, host = host:lower(), port = tonumber(port) or default, path = path, query = query }
 end
 
 return bytes

@@ -136,7 +136,7 @@ end
 local function cache_functions(host, self)
   local open = {}
   local ticket_type = { __name = "ticket" }
-  function ticket_type:__close() open[self.key] = nil end
+  function ticket_type.__close(ticket) open[ticket.key] = nil end
   local function keep(key, state, value, ttl)
     if want("number", ttl, "ttl") > 0 then self.cache[key] = { state = state, value = value, until_ = self.now + ttl } end
   end

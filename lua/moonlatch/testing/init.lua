@@ -24,7 +24,8 @@ local function jwt(claims)
 end
 
 local function reply(status, body)
-  return { status = status, headers = { ["content-type"] = "application/json" }, body = type(body) == "table" and json.encode(body) or body }
+  if type(body) == "table" then body = json.encode(body) end
+  return { status = status, headers = { ["content-type"] = "application/json" }, body = body }
 end
 
 -- ---------------------------------------------------------------- stand-ins

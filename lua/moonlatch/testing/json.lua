@@ -161,7 +161,10 @@ function encode_value(value, depth)
   end
   if kind == "boolean" then return tostring(value) end
   if math.type(value) == "integer" then return ("%d"):format(value) end
-  if kind == "number" and value == value and value ~= math.huge and value ~= -math.huge then return ("%.17g"):format(value) end
+  if kind == "number" and value == value and value ~= math.huge and value ~= -math.huge then
+    local digits = ("%.17g"):format(value)
+    return digits:find("[.e]") and digits or digits .. ".0" -- a float stays one
+  end
   if kind == "nil" then return "null" end
   error("json_encode: a " .. kind .. " is no JSON", 0)
 end
