@@ -315,6 +315,8 @@ static void yaml_bounds(void **state)
     assert_int_equal(ml_yaml_to_json(ML_STR("a: 1\nb: [s3cr3t\n"), &out, &err), ML_E_INVALID);
     assert_null(strstr(err.text, "s3cr3t"));
     assert_non_null(strstr(err.text, "line "));
+    assert_int_equal(ml_yaml_to_json(ML_STR("a\n---\nb"), &out, &err), ML_E_INVALID);
+    assert_non_null(strstr(err.text, "line 2: more than one document"));
     ml_buf_done(&text);
     ml_buf_done(&out);
 }
