@@ -23,18 +23,23 @@ static void on_watch_closed(uv_handle_t *handle)
     ml_upstream_handle_gone(u);
 }
 
+/* An error (status < 0: uv has stopped the poll) is first shown to curl as readiness: what it then
+ * reads or writes fails by itself, and on a connection that the peer closed while it was idle curl
+ * tries anew, which it does not after CURL_CSELECT_ERR. Only when it has seen nothing and would
+ * wait for ever it is told. */
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
-    struct watch *w = poll->data;
+    struct watch *w = poll->data; /* there until its close callback, which does not run in here */
     struct ml_upstream *u = w->upstream;
-    int flags = 0;
-    if (status < 0) /* without this the transfer would hang until its deadline */
-        flags = CURL_CSELECT_ERR;
+    int flags = status < 0 ? CURL_CSELECT_IN | CURL_CSELECT_OUT : 0;
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
     if (events & UV_WRITABLE)
         flags |= CURL_CSELECT_OUT;
     ml_multi_act(u, w->fd, flags);
+    uv_handle_t *handle = (uv_handle_t *)poll;
+    if (status < 0 && !uv_is_closing(handle) && !uv_is_active(handle))
+        ml_multi_act(u, w->fd, CURL_CSELECT_ERR);
     ml_fetch_pump(u);
 }
 

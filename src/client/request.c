@@ -12,7 +12,7 @@ enum {
     METHOD_BYTES = 16,
     HEADERS_MAX = 64,
     HEADER_BYTES = 64 * 1024,
-    BODY_BYTES = 1 << 20,
+    BODY_BYTES = 256 * 1024,
     TIMEOUT_MAX_MS = 60000,
     MAX_BODY_DEFAULT = 1 << 20,
     EXTRA_HEADERS = 3, /* token, Expect, Content-Type */

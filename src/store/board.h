@@ -1,5 +1,6 @@
-/* The board: what background tasks find out for all workers, by name: provider metadata now, key sets later. Small
- * counted snapshots; bounded in number (256) and bytes (1 MiB each). Any thread. */
+/* The board: what background tasks find out for all workers, by name: provider metadata now, key
+ * sets later. Small counted snapshots; bounded in number (256) and bytes (1 MiB each). Any thread.
+ */
 #pragma once
 
 #include "base/str.h"

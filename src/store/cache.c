@@ -131,19 +131,30 @@ static enum queue_id victim_queue(const struct shard *s)
     return TAILQ_EMPTY(&s->queues[FRESH]) ? REFUSED : FRESH;
 }
 
+static void evict(struct shard *s, struct node *n)
+{
+    drop(s, find(s, &n->key));
+    s->evictions++;
+}
+
+/* Passes over what is marked, a mark less each time. After so many it takes the least marked of
+ * those: still not the one that everybody asks for. */
 static void evict_one(struct shard *s)
 {
-    for (int chances = SECOND_CHANCES;; chances--) {
+    struct node *least = NULL;
+    for (int i = 0; i < SECOND_CHANCES; i++) {
         struct node *n = TAILQ_FIRST(&s->queues[victim_queue(s)]);
-        if (n->marks == 0 || chances == 0) {
-            drop(s, find(s, &n->key));
-            s->evictions++;
+        if (n->marks == 0) {
+            evict(s, n);
             return;
         }
         dequeue(s, n);
         n->marks--;
         enqueue(s, n, n->queue == REFUSED ? REFUSED : KEPT);
+        if (!least || n->marks < least->marks)
+            least = n;
     }
+    evict(s, least);
 }
 
 /* Bytes of the shard stay under its bound: the caller makes room before it inserts. */

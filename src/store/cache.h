@@ -1,5 +1,6 @@
-/* The identity cache: verified claims and definite refusals by key, shared by all workers. Sharded, each shard a
- * mutex; bounded in bytes; scan-resistant, so that random tokens cannot evict the working set. Any thread. */
+/* The identity cache: verified claims and definite refusals by key, shared by all workers. Sharded,
+ * each shard a mutex; bounded in bytes; scan-resistant, so that random tokens cannot evict the
+ * working set. Any thread. */
 #pragma once
 
 #include "base/str.h"
@@ -14,13 +15,14 @@ enum ml_entry_kind { ML_ENTRY_CLAIMS, ML_ENTRY_REFUSAL };
 /* Immutable once made; counted. */
 struct ml_entry {
     _Atomic uint32_t refs;
-    uint32_t n;             /* bytes */
-    uint64_t id;            /* unique in this process: names the content for memos */
-    int64_t expires_ms;     /* ml_wall_ms() from which it is dead */
+    uint32_t n;         /* bytes */
+    uint64_t id;        /* unique in this process: names the content for memos */
+    int64_t expires_ms; /* ml_wall_ms() from which it is dead */
     enum ml_entry_kind kind;
-    char bytes[];           /* JSON of the claims, or the reason of the refusal; then a NUL */
+    char bytes[]; /* JSON of the claims, or the reason of the refusal; then a NUL */
 };
-struct ml_entry *ml_entry_new(enum ml_entry_kind kind, struct ml_str bytes, int64_t expires_ms); /* NULL: no memory */
+struct ml_entry *ml_entry_new(enum ml_entry_kind kind, struct ml_str bytes,
+                              int64_t expires_ms); /* NULL: no memory */
 struct ml_entry *ml_entry_ref(struct ml_entry *e);
 void ml_entry_unref(struct ml_entry *e); /* NULL allowed */
 
@@ -39,6 +41,7 @@ struct ml_cache_stats {
 };
 struct ml_cache_stats ml_cache_stats(struct ml_cache *c);
 
-/* Life of an answer: min(ttl, what is left until the token's exp), shortened by up to a tenth at random so that
- * what was filled together does not expire together. exp_ms 0: none. Returns an absolute ml_wall_ms(). */
+/* Life of an answer: min(ttl, what is left until the token's exp), shortened by up to a tenth at
+ * random so that what was filled together does not expire together. exp_ms 0: none. Returns an
+ * absolute ml_wall_ms(). */
 int64_t ml_cache_expiry(int64_t now_ms, int64_t ttl_ms, int64_t exp_ms);

@@ -1,6 +1,8 @@
 /* Fetches against a loopback server: what it may answer, and when it may stop answering. */
 #include "c/client/support.h"
 
+#include <fcntl.h>
+
 static void open_plain(struct world *w)
 {
     world_open(w,
@@ -315,6 +317,53 @@ static void environment_is_ignored(void **state)
     world_close(&w);
 }
 
+/* The peer closed a connection that we kept: the next request goes out on a new one. */
+static void closed_while_idle(void **state)
+{
+    struct world w;
+    open_plain(&w);
+    for (int i = 0; i < 6; i++) {
+        struct ml_fetch_request post = {.method = ML_STR("POST"), .body = ML_STR("a=1")};
+        struct ml_fetch_result *r =
+            fetch(&w, i % 2 ? (struct ml_fetch_request){0} : post, url_of(&w, "/ok-gone"));
+        assert_int_equal(r->error, 0);
+        assert_str(r->body, "hello");
+        ml_fetch_result_free(r);
+    }
+    assert_int_equal(w.server.connections, 6);
+    assert_int_equal(w.server.requests, 6);
+    world_close(&w);
+}
+
+/* When curl cannot watch a socket its whole multi handle is in doubt: all of it fails, and the next
+ * fetch works. */
+static void a_lost_multi_starts_over(void **state)
+{
+    struct world w;
+    struct answer hung, doomed;
+    open_plain(&w);
+    assert_int_equal(
+        start(&w, (struct ml_fetch_request){0}, url_of(&w, "/never"), &hung, NULL, NULL), 0);
+    pause_ms(&w, 30);
+    int epoll = uv_backend_fd(&w.loop), saved = dup(epoll), null = open("/dev/null", O_RDWR);
+    dup2(null, epoll); /* no socket can be added now */
+    assert_int_equal(
+        start(&w, (struct ml_fetch_request){0}, url_of(&w, "/ok"), &doomed, NULL, NULL), 0);
+    dup2(saved, epoll);
+    close(saved);
+    close(null);
+    run_until(&w, &hung);
+    run_until(&w, &doomed);
+    assert_int_equal(hung.result->error, ML_E_UNAVAILABLE);
+    assert_string_equal(doomed.result->text, "the transfer was lost");
+    ml_fetch_result_free(hung.result);
+    ml_fetch_result_free(doomed.result);
+    struct ml_fetch_result *r = get(&w, "/ok");
+    assert_int_equal(r->status, 200);
+    ml_fetch_result_free(r);
+    world_close(&w);
+}
+
 static struct ml_upstream_stats last_stats;
 
 static void on_stats(void *ctx, const struct ml_upstream_stats *s)
@@ -460,6 +509,9 @@ static void on_chain(void *arg, struct ml_fetch_result *result)
                                  .url = ml_str_z(url),
                                  .timeout_ms = 1000};
     assert_int_equal(ml_fetch_start(c->w->client, &r, on_chain, c, NULL, NULL), 0);
+    char silent[512];
+    snprintf(silent, sizeof silent, "%s", url_of(c->w, "/never"));
+    r.url = ml_str_z(silent);
     assert_int_equal(ml_fetch_start(c->w->client, &r, never_called, c, &c->victim, NULL), 0);
 }
 
@@ -689,6 +741,8 @@ int main(void)
         cmocka_unit_test(bad_requests),
         cmocka_unit_test(requests_on_the_wire),
         cmocka_unit_test(environment_is_ignored),
+        cmocka_unit_test(closed_while_idle),
+        cmocka_unit_test(a_lost_multi_starts_over),
         cmocka_unit_test(queue_is_bounded),
         cmocka_unit_test(queue_keeps_deadlines),
         cmocka_unit_test(cancel_in_each_state),

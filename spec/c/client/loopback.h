@@ -119,6 +119,7 @@ static const struct {
     bool keep;
 } fixed_answers[] = {
     {"/ok", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Kind: Good \r\n\r\nhello", true},
+    {"/ok-gone", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", false},
     {"/204", "HTTP/1.1 204 No Content\r\n\r\n", true},
     {"/301", "HTTP/1.1 301 Moved\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n", true},
     {"/401", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", true},
