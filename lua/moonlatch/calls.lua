@@ -31,6 +31,7 @@ local function copier(base)
   end
   local function copy(value, depth)
     if base.type(value) ~= "table" or is_object(value) then return value end
+    if type(value) == "table" and next(value) == nil then return value end -- an empty list keeps its mark
     if depth > COPY_DEPTH then error("this table is nested too deep, or contains itself", 0) end
     local out = {}
     for key, item in base.pairs(value) do out[key] = copy(item, depth + 1) end
@@ -54,9 +55,9 @@ local function fetch_problem(options)
 end
 
 local function http(host, copy)
-  local http = {}
+  local made = {}
   --- Asks; any status is an answer. Waits. Raises an outage when there was no answer.
-  function http.fetch(url, options)
+  function made.fetch(url, options)
     want("http.fetch", url, "string")
     local request = copy(options == nil and {} or options)
     local problem = type(request) ~= "table" and "takes its options as a table" or fetch_problem(request)
@@ -69,21 +70,21 @@ local function http(host, copy)
     if not response then error(results.outage(("%s could not be asked: %s"):format(target.host, why))) end
     return { status = response.status, headers = copy(response.headers), body = response.body }
   end
-  return http
+  return made
 end
 
 local function kube(load)
-  local kube = {}
+  local made = {}
   --- The status of a TokenReview, as a table. Waits. Raises an outage when the API server could not say.
-  function kube.token_review(token, audiences)
+  function made.token_review(token, audiences)
     want("kube.token_review", token, "string")
     if not load.cluster then error("kube.token_review is for functions, not for loading", 2) end
     local status, why = load.cluster:token_review(token, load.copy(audiences))
     if not status then error(results.outage(why)) end
     return load.copy(status)
   end
-  function kube.access_review() error("kube.access_review comes with a later version of moonlatch", 2) end
-  return kube
+  function made.access_review() error("kube.access_review comes with a later version of moonlatch", 2) end
+  return made
 end
 
 local function jwt()
@@ -94,13 +95,13 @@ local function jwt()
 end
 
 local function cache(host, load)
-  local cache, copy = {}, load.copy
+  local made, copy = {}, load.copy
   local NAME = "cache"
   -- Scope of the keys: the policy's texts, so that an edited function never meets what the old one remembered.
   local function scope() return load:fingerprint() end
 
   --- What make() returned at most `keep` ago, or what it returns now; one make() at a time for one key. Waits.
-  function cache.remember(key, keep, make)
+  function made.remember(key, keep, make)
     want("cache.remember", key, "string")
     want("cache.remember", make, "function")
     local ttl = seconds("cache.remember", keep)
@@ -109,22 +110,22 @@ local function cache(host, load)
     if state ~= "lead" then error(results.outage(tostring(value))) end
     local ticket <close> = value
     -- a raise reaches those who wait as well: they must not try one after the other
-    local failing <close> = setmetatable({}, { __close = function(_, err)
+    local _ <close> = setmetatable({}, { __close = function(_, err)
       if err ~= nil then host.settle(ticket, "fail", results.outage_reason(err) or "the function of cache.remember failed") end
     end })
-    local made = make()
-    if made == nil then error("the function of cache.remember returned nil; return false for what is not there", 2) end
-    return copy(host.settle(ticket, "accept", copy(made), ttl))
+    local result = make()
+    if result == nil then error("the function of cache.remember returned nil; return false for what is not there", 2) end
+    return copy(host.settle(ticket, "accept", copy(result), ttl))
   end
 
-  function cache.get(key) return copy(host.cache_get(scope(), NAME, want("cache.get", key, "string"))) end
-  function cache.set(key, value, keep)
+  function made.get(key) return copy(host.cache_get(scope(), NAME, want("cache.get", key, "string"))) end
+  function made.set(key, value, keep)
     want("cache.set", key, "string")
     if value == nil then error("cache.set takes a value; cache.delete forgets one", 2) end
     host.cache_set(scope(), NAME, key, copy(value), seconds("cache.set", keep))
   end
-  function cache.delete(key) host.cache_delete(scope(), NAME, want("cache.delete", key, "string")) end
-  return cache
+  function made.delete(key) host.cache_delete(scope(), NAME, want("cache.delete", key, "string")) end
+  return made
 end
 
 -- host.x(value) that returns nil, why becomes a function that raises.
@@ -138,9 +139,9 @@ local function raising(name, call)
 end
 
 local function log(host, copy)
-  local log = {}
+  local made = {}
   for _, level in ipairs { "debug", "info", "warn", "error" } do
-    log[level] = function(text, fields)
+    made[level] = function(text, fields)
       want("log." .. level, text, "string")
       local plain = copy(fields)
       for name, value in pairs(plain or {}) do
@@ -152,7 +153,7 @@ local function log(host, copy)
       host.log(level, text, plain)
     end
   end
-  return log
+  return made
 end
 
 --- The tables of functions, by name. load: the state of one load (load.lua).

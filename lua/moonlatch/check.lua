@@ -79,7 +79,8 @@ function Check:wrong_value(at, problem, hint)
 end
 
 function Check:is_table(value)
-  return type(value) == "table" and not words.is_spec(value) and not self.load.secrets[value] and not results.kind(value)
+  local ours = words.is_spec(value) or words.is_words(value) or results.kind(value) or self.load.secrets[value]
+  return type(value) == "table" and not ours
 end
 
 --- The elements of a list, in order. Reports holes, keys that are no positions, and more than max elements.

@@ -18,7 +18,7 @@ local function check_names(check, file, free)
     local name, field = reference.token.text, reference.field
     local exists = name ~= "_ENV" and rawget(all, name) ~= nil
     local fields = globals[name]
-    if reference.assigned then
+    if reference.assigned and name ~= "_ENV" then
       check:error("global", place(file, reference.token), words.assigned(name))
     elseif not exists then
       check:error("unknown-word", place(file, reference.token), words.unknown(name, all))
@@ -50,14 +50,25 @@ end
 
 local MATCHERS = { find = true, match = true, gmatch = true, gsub = true }
 
+-- Index of the pattern's token when tokens[i] is called as s:find("pattern") or string.find(s, "pattern").
+local function pattern_of(tokens, i)
+  local last = tokens[i - 1] and tokens[i - 1].text
+  local at = i + (tokens[i + 1].text == "(" and 2 or 1)
+  if last == ":" then return at end
+  if last ~= "." then return nil end
+  local depth = 0
+  while tokens[at].kind ~= "end" and depth >= 0 do
+    local text = tokens[at].text
+    if depth == 0 and text == "," then return at + 1 end
+    depth = depth + ((text == "(" or text == "{" or text == "[") and 1 or (text == ")" or text == "}" or text == "]") and -1 or 0)
+    at = at + 1
+  end
+end
+
 local function check_patterns(check, file, tokens)
   for i, token in ipairs(tokens) do
-    local last = tokens[i - 1] and tokens[i - 1].text
-    local called = token.kind == "name" and MATCHERS[token.text] and (last == ":" or last == ".")
-    local at = called and i + (tokens[i + 1].text == "(" and 2 or 1)
-    -- string.find(subject, "pattern"): behind the first comma of a simple subject
-    if called and last == "." then at = tokens[at + 1].text == "," and at + 2 or at end
-    local pattern = called and tokens[at]
+    local at = token.kind == "name" and MATCHERS[token.text] and pattern_of(tokens, i)
+    local pattern = at and tokens[at]
     if pattern and pattern.kind == "string" and lazy_quantifiers(pattern.text) > 1 then
       check:warning("slow-pattern", place(file, pattern), "a pattern with several - or * can take very long on a long text",
         "use regex(...), which has a limit")

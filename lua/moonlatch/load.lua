@@ -19,8 +19,12 @@ end
 --- A load of filename. checking: secrets that are not set do not matter.
 function load.new(host, filename, checking)
   local self = setmetatable({
-    host = host, checking = checking, loading = true, main = filename,
-    sources = {}, files = {}, names = {}, tokens = {}, modules = {}, secrets = setmetatable({}, { __mode = "k" }), stack = {},
+    host = host, checking = checking, loading = true,
+    main = filename, running = filename,        -- the policy, and the file that runs now
+    files = {}, sources = {}, tokens = {},      -- in the order of reading; by file
+    names = {},                                 -- by the name Lua prints
+    modules = {}, stack = {},                   -- what require() has, and what it is at
+    secrets = setmetatable({}, { __mode = "k" }),
   }, load)
   self.environment = words.environment(host, self)
   return self
@@ -87,9 +91,10 @@ function load:module(name)
   end
   local source, filename = self.host.module(name)
   if not source then error(("there is no file %s.lua beside the policy"):format(name), 0) end
-  self.stack[#self.stack + 1] = name
+  local depth, outer = #self.stack, self.running
+  local _ <close> = setmetatable({}, { __close = function() self.stack[depth + 1], self.running = nil, outer end })
+  self.stack[depth + 1], self.running = name, filename
   local value = self:compile(filename, source)()
-  self.stack[#self.stack] = nil
   if value == nil then value = true end
   self.modules[name] = { value = value }
   return value
@@ -108,14 +113,14 @@ local function plain(text)
 end
 
 -- The line of the policy that runs while an error is handled: an error without a place was raised below it.
-local function running(self)
+local function place_now(self)
   for level = 3, 60 do
     local at = getinfo(level, "Sl")
     if not at then break end
     local file = self.names[at.short_src]
     if file and at.currentline > 0 then return file, at.currentline end
   end
-  return self.main, 1
+  return self.running, 1
 end
 
 -- Handler of xpcall: any raised value to a diagnostic.
@@ -124,12 +129,13 @@ function load:explain(raised)
   local file, line, text
   if type(raised) == "string" then
     local short, at, rest = raised:match("^([^\n]-):(%d+): (.*)$")
-    if short and self.names[short] then file, line, text = self.names[short], tonumber(at), rest end
-    text = plain(text or raised)
+    file = self.names[short]
+    line = file and tonumber(at)
+    text = plain((file or short and short:find("%.lua$")) and rest or raised) -- a place of the library is not for operators
   else
     text = ("error() takes a text, not a %s"):format(type(raised))
   end
-  if not file then file, line = running(self) end
+  if not file then file, line = place_now(self) end
   return { code = "load", file = file, line = line, text = text }
 end
 

@@ -18,7 +18,11 @@ end
 
 return function()
   local globals = vocab.globals()
-  local lines = { "-- Generated from the vocabulary by lua/moonlatch/luacheck.lua; spec/lua/luacheck_spec.lua compares.", "return {", "  read_globals = {" }
+  local lines = {
+    "-- Generated from the vocabulary by lua/moonlatch/luacheck.lua; spec/lua/luacheck_spec.lua compares.",
+    "return {",
+    "  read_globals = {",
+  }
   for _, name in ipairs(sorted(globals)) do
     lines[#lines + 1] = ("    %s = %s,"):format(name, globals[name] == true and "{}" or fields(globals[name]))
   end

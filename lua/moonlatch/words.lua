@@ -34,11 +34,17 @@ end
 
 function words.assigned(name) return ("write 'local %s = ...'; a policy has no global variables"):format(name) end
 
+--- Whether a value is one of our tables of words, such as `authn` or `json` itself.
+function words.is_words(value)
+  local mt = debug.getmetatable(value)
+  return mt ~= nil and mt.words == true
+end
+
 -- A view of fields that only reads.
 local function closed(name, fields, call)
   setmetatable(fields, { __index = function(_, key) error(words.unknown_field(name, tostring(key), fields), 2) end })
   return setmetatable({}, {
-    __index = fields, __call = call, __metatable = false,
+    words = true, __index = fields, __call = call, __metatable = false,
     __newindex = function() error(("%s cannot be changed"):format(name), 2) end,
   })
 end

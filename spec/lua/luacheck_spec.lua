@@ -1,0 +1,8 @@
+describe("the luacheck std of policies", function()
+  it("is the vocabulary's", function()
+    local file = assert(io.open("spec/support/policy_std.lua"))
+    local committed = file:read("a")
+    file:close()
+    assert.equal(require("moonlatch.luacheck")(), committed)
+  end)
+end)
