@@ -1,0 +1,314 @@
+--- What both hosts must do alike: the list in lua/moonlatch/host.lua as cases. busted runs it on the fake host
+-- (spec/lua/host_contract_spec.lua), the server's tests run it on the real one.
+--
+-- return function(host, test, options): test(name, fn) runs or registers a case; nothing else is asked of the test library.
+-- The cases of `loading` need a host that still loads; `running` ones a host whose functions may wait, in a coroutine.
+-- options.phase: "loading" or "running"; options.env: a variable that is set to "value", and is a secret's source as well.
+local function same(want, got, what)
+  if want ~= got then error(("%s: wanted %s, got %s"):format(what or "value", tostring(want), tostring(got)), 2) end
+end
+
+local function fails(fn, ...)
+  local ran, value = pcall(fn, ...)
+  if ran then error("this should have raised, and returned " .. tostring(value), 2) end
+  return tostring(value)
+end
+
+-- nil, why
+local function refuses(fn, ...)
+  local value, why = fn(...)
+  same(nil, value)
+  if type(why) ~= "string" then error("a refusal without a why", 2) end
+end
+
+local function json_cases(host, test)
+  test("json: integers stay integers, floats floats", function()
+    same("integer", math.type(host.json_decode("12345678901")))
+    same("float", math.type(host.json_decode("1.0")))
+    same("float", math.type(host.json_decode("1e2")))
+    same("float", math.type(host.json_decode(host.json_encode(1.0))))
+    same("1", host.json_encode(1))
+  end)
+  test("json: null is absent, false is not", function()
+    same(nil, host.json_decode("null"))
+    local t = host.json_decode('{"a":null,"b":false}')
+    same(nil, t.a)
+    same(false, t.b)
+  end)
+  test("json: what is refused", function()
+    for _, text in ipairs { "", " ", "{", "[1,]", "{\"a\":1,}", '{"a":1,"a":1}', "1 1", "[] x", "nul", "'a'", "01", "1.", '"\\x"', '"\n"', '"\xff"',
+                            '"\\ud800"', "NaN", "Infinity", "1e999", ("["):rep(65) .. ("]"):rep(65), '"' .. ("x"):rep(1048576) .. '"' } do
+      refuses(host.json_decode, text)
+    end
+    same("table", type(host.json_decode(("["):rep(63) .. ("]"):rep(63))))
+  end)
+  test("json: text comes back as it was", function()
+    for _, text in ipairs { "", "a\"b\\c/d", "\0\1\31\127", "é\u{1F600}\u{2028}", "<script>" } do
+      same(text, host.json_decode(host.json_encode(text)))
+    end
+    same("é\u{1F600}", host.json_decode('"\\u00e9\\ud83d\\ude00"'))
+  end)
+  test("json: lists and objects", function()
+    same("{}", host.json_encode {})
+    same("[]", host.json_encode(host.json_list {}))
+    same("[]", host.json_encode(host.json_decode("[]")))
+    same("{}", host.json_encode(host.json_decode("{}")))
+    same("[1,2]", host.json_encode { 1, 2 })
+    same('{"a":[]}', host.json_encode { a = host.json_list {} })
+  end)
+  test("json: what cannot be encoded raises", function()
+    local cycle = {}
+    cycle.self = cycle
+    for _, value in ipairs { cycle, print, 0 / 0, math.huge } do fails(host.json_encode, value) end
+    fails(host.json_encode, { [true] = 1 })
+    fails(host.json_encode, { a = print })
+    fails(host.json_decode, {})
+  end)
+end
+
+local function text_cases(host, test)
+  test("base64 is strict, and comes back", function()
+    same("aGVsbG8=", host.base64_encode("hello"))
+    same("-_8", host.base64_encode("\xfb\xff", true))
+    same("hello", host.base64_decode("aGVsbG8="))
+    same("\xfb\xff", host.base64_decode("-_8", true))
+    same("", host.base64_decode(""))
+    for _, text in ipairs { "a", "aGVsbG8", "aGVs bG8=", "aGVsbG8-", "aGVsbG9=", "====", "a\0b=" } do refuses(host.base64_decode, text) end
+    for _, text in ipairs { "-_8=", "-/8", "a", "-_9" } do refuses(host.base64_decode, text, true) end
+  end)
+  test("sha256", function()
+    same("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", host.sha256("abc"))
+    same("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", host.sha256(""))
+    fails(host.sha256, 1)
+  end)
+  test("equals", function()
+    same(true, host.equals("abc", "abc"))
+    same(false, host.equals("abc", "abd"))
+    same(false, host.equals("abc", "ab"))
+    same(true, host.equals("", ""))
+    fails(host.equals, "a", nil)
+  end)
+  test("utf8_ok", function()
+    for _, text in ipairs { "", "abc", "é", "\u{10FFFF}", "\0" } do same(true, host.utf8_ok(text)) end
+    for _, text in ipairs { "\xff", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x80", "a\x80" } do same(false, host.utf8_ok(text)) end
+  end)
+  test("url_escape", function() same("a%20b%2F%25-._~", host.url_escape("a b/%-._~")) end)
+  test("url_parse", function()
+    local u = host.url_parse("HTTPS://Login.Example.com:8443/a/b?c=d")
+    same("https", u.scheme)
+    same("login.example.com", u.host)
+    same(8443, u.port)
+    same("/a/b", u.path)
+    same("c=d", u.query)
+    same(443, host.url_parse("https://a").port)
+    same(80, host.url_parse("http://a/").port)
+    same(nil, host.url_parse("http://a/").query)
+    for _, text in ipairs { "", "a", "/a", "//a", "http://", "http://[::1", "http:///a", "http://a b/" } do refuses(host.url_parse, text) end
+  end)
+  test("now is a number of seconds", function() same(true, host.now() > 1.6e9 and host.now() < 1e11) end)
+end
+
+local function loading_cases(host, test, options)
+  test("regex", function()
+    local re = host.regex("^adm-(.+)@(corp)\\.example$")
+    same(true, re:test("adm-bob@corp.example"))
+    same(false, re:test("adm-bob@corpXexample"))
+    local a, b = re:match("adm-bob@corp.example")
+    same("bob", a)
+    same("corp", b)
+    same(nil, re:match("bob"))
+    same("abc", host.regex("a.c"):match("xabcx"))
+    same("b-a b-a", host.regex("(a)(b)"):replace("ab ab", "$2-$1"))
+    same("x", host.regex("y"):replace("x", "z"))
+    refuses(host.regex, "(")
+    refuses(host.regex, "[")
+  end)
+  test("regex: a runaway match raises", function() fails(function() return host.regex("^(a+)+$"):test(("a"):rep(64) .. "b") end) end)
+  test("env and secret", function()
+    same("value", host.env(options.env))
+    same(nil, host.env("MOONLATCH_NOT_SET"))
+    same(nil, host.secret("MOONLATCH_NOT_SET"))
+    local secret = host.secret(options.env)
+    same("<secret " .. options.env .. ">", tostring(secret))
+    same(false, secret == "value")
+    fails(function() return secret .. "" end)
+    fails(function() return "" .. secret end)
+    fails(function() return secret.value end)
+  end)
+  test("read_file refuses what is not there", function() refuses(host.read_file, "/nonexistent/file") end)
+  test("module finds nothing outside the policy's directory", function()
+    for _, name in ipairs { "no_such_module", "../../etc/passwd", "/etc/passwd", "a/b", "" } do same(nil, (host.module(name))) end
+  end)
+  test("load_chunk takes text only, in the environment it is given", function()
+    same(7, host.load_chunk("return x", "=c", { x = 7 })())
+    same(nil, host.load_chunk("return string", "=c", {})())
+    refuses(host.load_chunk, "return return", "=c", {})
+    refuses(host.load_chunk, "\27Lua", "=c", {})
+  end)
+  test("base is fresh and closed", function()
+    local a, b = host.base(), host.base()
+    same(false, a == b)
+    for _, name in ipairs { "io", "os", "debug", "package", "load", "loadfile", "dofile", "require", "coroutine", "setmetatable", "getmetatable",
+                            "rawset", "rawget", "collectgarbage", "_G", "print" } do
+      same(nil, a[name], name)
+    end
+    for _, name in ipairs { "assert", "error", "ipairs", "next", "pairs", "pcall", "select", "tonumber", "tostring", "type", "xpcall" } do
+      same("function", type(a[name]), name)
+    end
+    for _, name in ipairs { "string", "table", "math", "utf8" } do same(true, a[name] ~= nil, name) end
+    same(nil, a.string.dump)
+  end)
+  test("upstream refuses a CA file that is not there", function() refuses(host.upstream, { name = "x", ca_file = "/nonexistent.pem" }) end)
+  test("plan refuses bad names", function()
+    for _, name in ipairs { "", "a b", "a:b", "a\n", "é" } do fails(host.plan, { name }, { "set" }) end
+    fails(host.plan, { "A" }, { "maybe" })
+    same(true, host.plan({ "X-User", "Authorization" }, { "set", "remove" }) ~= nil)
+  end)
+  test("nothing waits while loading", function()
+    fails(host.fetch, { method = "GET", url = "http://127.0.0.1:1/" })
+    fails(host.sleep, 0)
+    fails(host.begin, "s", "n", "c")
+  end)
+end
+
+local function view_cases(host, test)
+  test("readonly", function()
+    local base = host.base
+    local inner = { 1, 2 }
+    local view = host.readonly { a = inner, n = 1, f = function() return "f" end }
+    same(1, view.n)
+    same("f", view.f())
+    same(2, #view.a)
+    same(2, view.a[2])
+    same(nil, view.missing)
+    fails(function() view.n = 2 end)
+    fails(function() view.new = 2 end)
+    fails(function() view.a[1] = 2 end)
+    local count = 0
+    for key, value in pairs(view) do
+      count = count + 1
+      if key == "a" then fails(function() value[1] = 3 end) end
+    end
+    same(3, count)
+    local sum = 0
+    for _, value in ipairs(view.a) do sum = sum + value end
+    same(3, sum)
+    same("function", type(base))
+  end)
+end
+
+local function cache_cases(host, test)
+  test("begin leads, settles, hits", function()
+    local state, ticket = host.begin("contract", "n", "accept")
+    same("lead", state)
+    local value = host.settle(ticket, "accept", { claims = { a = 1, list = { "x" } } }, 60)
+    same(1, value.claims.a)
+    local again, hit = host.begin("contract", "n", "accept")
+    same("hit", again)
+    same("x", hit.claims.list[1])
+    local _, twice = host.begin("contract", "n", "accept")
+    same(true, rawequal(hit, twice), "the same table for every hit")
+  end)
+  test("a hit keeps what the library adds to it", function()
+    local _, ticket = host.begin("contract", "n", "memo")
+    host.settle(ticket, "accept", { claims = {} }, 60)
+    local key = {}
+    local _, hit = host.begin("contract", "n", "memo")
+    hit[key] = "ready"
+    local _, next_hit = host.begin("contract", "n", "memo")
+    same("ready", next_hit[key])
+  end)
+  test("scope, name and credential are told apart", function()
+    local _, ticket = host.begin("contract", "ab", "c")
+    host.settle(ticket, "accept", { v = 1 }, 60)
+    for _, key in ipairs { { "contract", "a", "bc" }, { "contracta", "b", "c" }, { "contract", "ab", "d" }, { "contract", "", "abc" } } do
+      local state, other = host.begin(key[1], key[2], key[3])
+      same("lead", state)
+      host.settle(other, "fail", "x")
+    end
+  end)
+  test("a refusal is kept, a failure is not", function()
+    local _, ticket = host.begin("contract", "n", "refuse")
+    host.settle(ticket, "refuse", "because", 60)
+    local state, why = host.begin("contract", "n", "refuse")
+    same("refused", state)
+    same("because", why)
+    _, ticket = host.begin("contract", "n", "fail")
+    host.settle(ticket, "fail", "down")
+    state, ticket = host.begin("contract", "n", "fail")
+    same("lead", state)
+    host.settle(ticket, "fail", "down")
+  end)
+  test("ttl 0 and a past expiry keep nothing", function()
+    for name, ttl_expires in pairs { zero = { 0 }, past = { 60, host.now() - 1 } } do
+      local _, ticket = host.begin("contract", name, "c")
+      host.settle(ticket, "accept", { v = 1 }, ttl_expires[1], ttl_expires[2])
+      local state, again = host.begin("contract", name, "c")
+      same("lead", state)
+      host.settle(again, "fail", "x")
+    end
+  end)
+  test("a ticket that is closed unsettled lets the next one lead", function()
+    pcall(function()
+      local _, opened = host.begin("contract", "n", "closed")
+      local ticket <close> = opened
+      error(ticket)
+    end)
+    local state, ticket = host.begin("contract", "n", "closed")
+    same("lead", state)
+    host.settle(ticket, "fail", "x")
+  end)
+  test("a ticket settles once", function()
+    local _, ticket = host.begin("contract", "n", "once")
+    host.settle(ticket, "fail", "x")
+    fails(host.settle, ticket, "fail", "x")
+    fails(host.settle, {}, "fail", "x")
+  end)
+  test("cache_get, cache_set, cache_delete", function()
+    same(nil, host.cache_get("contract", "n", "value"))
+    host.cache_set("contract", "n", "value", { a = { 1 } }, 60)
+    same(1, host.cache_get("contract", "n", "value").a[1])
+    host.cache_delete("contract", "n", "value")
+    same(nil, host.cache_get("contract", "n", "value"))
+  end)
+end
+
+local function board_cases(host, test)
+  test("the board keeps the last value through a failure", function()
+    same(nil, (host.read("contract")))
+    host.post_failure("contract", "first")
+    local value, why = host.read("contract")
+    same(nil, value)
+    same("first", why)
+    host.post("contract", { a = 1 })
+    same(1, host.read("contract").a)
+    host.post_failure("contract", "later")
+    same(1, host.read("contract").a)
+  end)
+end
+
+return function(host, test, options)
+  test("the seam has every function, and no other", function()
+    local listed = {}
+    for _, name in ipairs(require("moonlatch.host")) do
+      listed[name] = true
+      same("function", type(host[name]), name)
+    end
+    for name in pairs(host) do same(true, listed[name] ~= nil, name) end
+  end)
+  json_cases(host, test)
+  text_cases(host, test)
+  view_cases(host, test)
+  if options.phase == "loading" then
+    loading_cases(host, test, options)
+  else
+    cache_cases(host, test)
+    board_cases(host, test)
+    test("env, regex and plan are for loading only", function()
+      fails(host.env, "PATH")
+      fails(host.regex, "a")
+      fails(host.plan, { "A" }, { "set" })
+    end)
+    test("sleep is for background tasks", function() fails(host.sleep, 0) end)
+  end
+end
