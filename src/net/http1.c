@@ -1,4 +1,4 @@
-/* The server: its connections' lists and deadlines, the pools, drain and close. A coarse tick looks
+/* The server: its connections' lists and deadlines, drain and close. A coarse tick looks
  * at the oldest member of each list; no request starts or stops a timer. Runs on its loop; nothing
  * here is shared with another thread. */
 #include "net/http1_internal.h"
@@ -101,10 +101,14 @@ static uint64_t allowance(const struct ml_http_server *s, enum ml_http1_wait wai
 static void on_tick(uv_timer_t *tick)
 {
     struct ml_http_server *s = tick->data;
-    uint64_t now = uv_now(s->loop), late = now - s->ticked;
+    uint64_t now = uv_now(s->loop);
+    bool late = now - s->ticked > 4 * s->tick_ms;
     s->ticked = now;
-    if (late > 4 * s->tick_ms)
-        return; /* the loop stood still: the peers' bytes may be there, read them first */
+    if (late && !s->skipped) {
+        s->skipped = true; /* the loop stood still: what the peers sent meanwhile is read first */
+        return;
+    }
+    s->skipped = false;
     for (int wait = 0; wait < HTTP1_TIMED; wait++) {
         uint64_t allowed = allowance(s, wait);
         struct ml_http1_conn *c;
@@ -120,112 +124,6 @@ static uint64_t tick_of(const struct ml_http_limits *l)
     for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
         least = others[i] < least ? others[i] : least;
     return least / 8 < 10 ? 10 : least / 8;
-}
-
-/* ---- pools ---- */
-
-static void free_exchange(struct ml_exchange *x)
-{
-    if (!x)
-        return;
-    ml_arena_done(&x->arena);
-    ml_buf_done(&x->body);
-    free(x->headers);
-    free(x->buf);
-    free(x);
-}
-
-static struct ml_exchange *new_exchange(const struct ml_http_server *s)
-{
-    struct ml_exchange *x = calloc(1, sizeof *x);
-    if (!x)
-        return NULL;
-    ml_arena_init(&x->arena, HTTP1_ARENA);
-    ml_buf_init(&x->body, s->limits.body_bytes);
-    x->cap = HTTP1_BUFFER;
-    x->buf = malloc(x->cap);
-    if (!x->buf) {
-        free_exchange(x);
-        return NULL;
-    }
-    return x;
-}
-
-struct ml_exchange *ml_http1_take_exchange(struct ml_http1_conn *c)
-{
-    struct ml_http_server *s = c->server;
-    struct ml_exchange *x = s->exchanges;
-    if (x) {
-        s->exchanges = x->next;
-        s->exchange_count--;
-    } else {
-        x = new_exchange(s);
-    }
-    if (x) {
-        x->conn = c;
-        x->start = x->at = x->n = 0;
-        ml_http1_parse_init(x);
-    }
-    c->x = x;
-    return x;
-}
-
-void ml_http1_drop_exchange(struct ml_http1_conn *c)
-{
-    struct ml_http_server *s = c->server;
-    struct ml_exchange *x = c->x;
-    if (!x)
-        return;
-    c->x = NULL;
-    x->conn = NULL;
-    if (s->closing || s->exchange_count >= HTTP1_POOL || x->cap > HTTP1_BUFFER_KEEP) {
-        free_exchange(x);
-        return;
-    }
-    ml_arena_reset(&x->arena);
-    x->next = s->exchanges;
-    s->exchanges = x;
-    s->exchange_count++;
-}
-
-static void free_out(struct ml_http1_out *out)
-{
-    ml_buf_done(&out->buf);
-    free(out);
-}
-
-struct ml_http1_out *ml_http1_take_out(struct ml_http1_conn *c)
-{
-    struct ml_http_server *s = c->server;
-    struct ml_http1_out *out = s->outs;
-    if (out) {
-        s->outs = out->next;
-        s->out_count--;
-    } else {
-        out = calloc(1, sizeof *out);
-        if (!out)
-            return NULL;
-        ml_buf_init(&out->buf, HTTP1_OUT + HTTP1_FLUSH);
-    }
-    c->out = out;
-    return out;
-}
-
-void ml_http1_drop_out(struct ml_http1_conn *c)
-{
-    struct ml_http_server *s = c->server;
-    struct ml_http1_out *out = c->out;
-    if (!out)
-        return;
-    c->out = NULL;
-    if (s->closing || s->out_count >= HTTP1_POOL || out->buf.cap > HTTP1_FLUSH) {
-        free_out(out);
-        return;
-    }
-    ml_buf_clear(&out->buf);
-    out->next = s->outs;
-    s->outs = out;
-    s->out_count++;
 }
 
 /* ---- the server's life ---- */
@@ -279,11 +177,10 @@ void ml_http_server_drain(struct ml_http_server *s)
     struct ml_http1_conn *next;
     s->draining = true;
     for (struct ml_http1_conn *c = s->lists[HTTP1_IDLE].first; c; c = next) {
-        uv_os_fd_t fd;
         int unread = 0;
         next = c->next;
         /* A request that has arrived but was not read yet is still answered. */
-        if (uv_fileno(&c->uv.handle, &fd) == 0 && ioctl(fd, FIONREAD, &unread) == 0 && unread > 0)
+        if (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)
             continue;
         ml_http1_close(c);
     }
@@ -299,35 +196,22 @@ struct ml_http_stats ml_http_server_stats(const struct ml_http_server *s)
     return s->stats;
 }
 
-static void free_server(struct ml_http_server *s)
-{
-    while (s->exchanges) {
-        struct ml_exchange *next = s->exchanges->next;
-        free_exchange(s->exchanges);
-        s->exchanges = next;
-    }
-    while (s->outs) {
-        struct ml_http1_out *next = s->outs->next;
-        free_out(s->outs);
-        s->outs = next;
-    }
-    free(s);
-}
-
 static void handle_gone(struct ml_http_server *s)
 {
     if (--s->handles > 0)
         return;
     if (s->closed)
         s->closed(s->closed_ctx);
-    free_server(s);
+    ml_http1_free_pools(s);
+    free(s);
 }
 
 void ml_http1_gone(struct ml_http1_conn *c)
 {
     struct ml_http_server *s = c->server;
     ml_http1_drop_exchange(c);
-    ml_http1_drop_out(c);
+    ml_http1_drop_out(s, c->out);
+    ml_http1_drop_out(s, c->sending);
     unlink_conn(&s->lists[HTTP1_CLOSED], c);
     free(c);
     if (--s->connections == 0 && !s->closing)

@@ -1,5 +1,6 @@
 /* An HTTP/1.1 server for one worker: connections, parsing (llhttp, strict), limits, deadlines, pipelining in
- * order, drain. Sans policy: a handler gets each request and answers it once, now or later.
+ * order, drain. Sans policy: a handler gets each request and answers it once, now or later; how long it may take is
+ * the handler's own deadline. The process must ignore SIGPIPE.
  * One thread: that of its loop. */
 #pragma once
 
@@ -15,10 +16,10 @@ struct ml_http_limits {
     size_t target_bytes;  /* 414 past it; default 16 KiB */
     size_t header_bytes;  /* whole request head; 431 past it; default 64 KiB */
     size_t header_count;  /* 431 past it; default 128 */
-    size_t body_bytes;    /* discarded up to here, then 413 and close; default 64 KiB */
+    size_t body_bytes;    /* 413 and close past it (chunk framing counts); after the answer: close; default 64 KiB */
     size_t connections;   /* of this server; more are closed at once; default 20000 */
     uint32_t header_ms;   /* from the first byte of a request to its last header: 408; default 5000 */
-    uint32_t idle_ms;     /* between requests: closed; default 75000 */
+    uint32_t idle_ms;     /* before and between requests: closed; default 75000 */
     uint32_t body_ms;     /* for the body: 408; default 5000 */
     uint32_t write_ms;    /* for the peer to take an answer: closed; default 10000 */
 };
@@ -74,8 +75,10 @@ struct ml_http_stats ml_http_server_stats(const struct ml_http_server *s);
 
 /* The exchange's arena: reset after the reply. 256 KiB at most. */
 struct ml_arena *ml_exchange_arena(struct ml_exchange *x);
-/* Answers. Exactly once, or never after a cancel. Copies what it is given. A header or status that is not valid HTTP
- * becomes a 500 without a body: never a malformed answer. */
+/* Answers. Exactly once, or never after a cancel. Copies what it is given. A header or status that is not valid HTTP,
+ * one of the fields that the server adds, more than 100 fields or 16 MiB become a 500 without a body: never a
+ * malformed answer. The next request of the connection may reach the handler before this returns. */
 void ml_exchange_reply(struct ml_exchange *x, const struct ml_http_response *res);
-/* When the peer goes away (or the server closes) before the reply: fn runs once, the exchange is dead after it. */
+/* When the connection is reset (or the server closes) before the reply: fn runs once, the exchange is dead after it.
+ * A peer that only ends its side (FIN) is still answered. */
 void ml_exchange_on_cancel(struct ml_exchange *x, void (*fn)(void *arg), void *arg);

@@ -132,7 +132,7 @@ static bool step_skip_body(struct ml_http1_conn *c)
 
 static bool step(struct ml_http1_conn *c)
 {
-    if (c->writing || !c->x)
+    if (c->sending || !c->x)
         return false; /* the peer takes its answers first */
     switch (c->phase) {
     case HTTP1_IN_HEAD:
@@ -154,10 +154,9 @@ static bool step(struct ml_http1_conn *c)
  * reset can overtake the answer (RFC 9112 9.6). */
 static void linger(struct ml_http1_conn *c)
 {
-    uv_os_fd_t fd;
     ml_http1_drop_exchange(c);
-    if (!c->shut && uv_fileno(&c->uv.handle, &fd) == 0)
-        shutdown(fd, SHUT_WR);
+    if (!c->shut)
+        shutdown(c->fd, SHUT_WR);
     c->shut = true;
     if (c->eof || set_reading(c, true) < 0)
         ml_http1_close(c);
@@ -194,8 +193,8 @@ static void settle(struct ml_http1_conn *c, bool more)
         ml_http1_close(c);
         return;
     }
-    if (c->writing || c->phase == HTTP1_PENDING) {
-        ml_http1_wait(c, c->writing ? HTTP1_WRITE : HTTP1_HANDLER);
+    if (c->sending || c->phase == HTTP1_PENDING) {
+        ml_http1_wait(c, c->sending ? HTTP1_WRITE : HTTP1_HANDLER);
         if (set_reading(c, c->phase == HTTP1_LAST || !c->x || c->x->n < c->x->cap) < 0)
             ml_http1_close(c);
     } else if (c->phase == HTTP1_LAST) {
@@ -284,6 +283,7 @@ int ml_http1_open(struct ml_http1_conn *c, int fd)
     if (domain < 0)
         return domain;
     c->uv.handle.data = c;
+    c->fd = fd;
     c->server->handles++;
     ml_http1_wait(c, HTTP1_IDLE);
     int r = domain == AF_UNIX ? uv_pipe_open(&c->uv.pipe, fd) : uv_tcp_open(&c->uv.tcp, fd);

@@ -85,17 +85,18 @@ struct ml_http1_conn {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } uv;
+    int fd; /* the handle's */
     struct ml_http_server *server;
     struct ml_http1_conn *prev, *next; /* in the list of `wait` */
     enum ml_http1_wait wait;
     uint64_t since; /* loop time at which it entered the list */
     enum ml_http1_phase phase;
-    struct ml_exchange *x;    /* NULL when idle */
-    struct ml_http1_out *out; /* NULL when nothing is to be written */
+    struct ml_exchange *x;        /* NULL when idle */
+    struct ml_http1_out *out;     /* answers being collected, or NULL */
+    struct ml_http1_out *sending; /* with uv_write, or NULL */
     size_t lingered;
     bool running;  /* in ml_http1_run */
     bool reading;  /* uv_read_start is on */
-    bool writing;  /* out is with uv_write */
     bool eof;      /* the peer's FIN was read */
     bool shut;     /* our FIN was sent */
     bool crlf;     /* the one empty line before a request was there (RFC 9112 2.2) */
@@ -116,6 +117,7 @@ struct ml_http_server {
     uv_timer_t tick; /* runs while there are connections */
     uv_idle_t idle;  /* runs while somebody is READY */
     uint64_t tick_ms, ticked;
+    bool skipped; /* the last tick did nothing */
     size_t connections, handles;
     struct ml_http1_list lists[HTTP1_WAITS];
     struct ml_http_stats stats;
@@ -130,13 +132,16 @@ struct ml_http_server {
     char scratch[16384]; /* what is read only to be thrown away */
 };
 
-/* http1.c: the server's lists and pools */
+/* http1.c */
 void ml_http1_wait(struct ml_http1_conn *c, enum ml_http1_wait wait);
+void ml_http1_gone(struct ml_http1_conn *c); /* its handle is closed: frees it */
+
+/* http1_pool.c */
 struct ml_exchange *ml_http1_take_exchange(struct ml_http1_conn *c); /* NULL: no memory */
 void ml_http1_drop_exchange(struct ml_http1_conn *c);
 struct ml_http1_out *ml_http1_take_out(struct ml_http1_conn *c);
-void ml_http1_drop_out(struct ml_http1_conn *c);
-void ml_http1_gone(struct ml_http1_conn *c); /* its handle is closed: frees it */
+void ml_http1_drop_out(struct ml_http_server *s, struct ml_http1_out *out);
+void ml_http1_free_pools(struct ml_http_server *s);
 
 /* http1_conn.c */
 int ml_http1_open(struct ml_http1_conn *c, int fd);
@@ -152,9 +157,12 @@ int ml_http1_parse_body(struct ml_exchange *x);
 /* Makes room for a read, by moving or growing the buffer. false: there is none. */
 bool ml_http1_make_room(struct ml_exchange *x);
 
+/* http1_check.c. What llhttp does not check of a head: 1, or the status of a refusal. */
+int ml_http1_check_head(struct ml_exchange *x);
+
 /* http1_write.c. Both add to the connection's output; false when there is no memory. */
 bool ml_http1_write_response(struct ml_exchange *x, const struct ml_http_response *res, bool close);
 bool ml_http1_write_error(struct ml_http1_conn *c, int status);
-/* Sends what can be sent at once and leaves the rest to libuv (c->writing). Negative: the peer is
+/* Sends what can be sent at once and leaves the rest to libuv (c->sending). Negative: the peer is
  * gone. */
 int ml_http1_flush(struct ml_http1_conn *c);

@@ -404,6 +404,30 @@ static void slow_reader(void **state)
     fixture_free(f);
 }
 
+/* A reply while the answer before it is still on its way: both arrive whole. */
+static void reply_while_sending(void **state)
+{
+    struct fixture *f = fixture_new(NULL, false);
+    char *big = ml_xcalloc(1, 60000);
+    int small = 1;
+    memset(big, 'x', 60000);
+    f->answer = (struct ml_http_response){.status = 200, .body = {big, 60000}};
+    dial(f);
+    setsockopt(f->server->lists[HTTP1_IDLE].first->fd, SOL_SOCKET, SO_SNDBUF, &small, sizeof small);
+    put(f, GET("/answer") GET("/later") GET("/answer"));
+    uv_run(&f->loop, UV_RUN_NOWAIT);
+    assert_int_equal(f->held_n, 1);
+    assert_int_equal(f->server->lists[HTTP1_WRITE].count, 1);
+    memset(big, 'y', 60000);
+    reply_text(f->held[0], 403, ml_str(big, 60000));
+    assert_int_equal(f->handled, 2);
+    pump(f);
+    expect_answers(f, "200 403 200 ");
+    assert_int_equal(f->handled, 3);
+    free(big);
+    fixture_free(f);
+}
+
 /* A big answer to a peer that reads: all of it, and the next one after it. */
 static void big_answer(void **state)
 {
@@ -670,6 +694,9 @@ static void refusals(void **state)
     assert_null(strstr(f->in, "Server:"));
     assert_string_equal(strstr(f->in, "\r\n\r\n"), "\r\n\r\nBad Request\n");
     assert_int_equal(ml_http_server_stats(f->server).rejected, 1);
+    dial(f);
+    say_z(f, "HEAD / HTTP/1.1\r\n\r\n");
+    assert_string_equal(strstr(f->in, "\r\n\r\n"), "\r\n\r\n");
     assert_int_equal(ml_http_server_stats(f->server).requests, 0);
     fixture_free(f);
 }
@@ -694,6 +721,7 @@ int main(void)
         cmocka_unit_test(empty_lines_do_not_live),
         cmocka_unit_test(slow_body),
         cmocka_unit_test(slow_reader),
+        cmocka_unit_test(reply_while_sending),
         cmocka_unit_test(big_answer),
         cmocka_unit_test(lingering_ends),
         cmocka_unit_test(refusal_is_readable),
