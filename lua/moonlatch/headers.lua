@@ -4,6 +4,7 @@
 -- never gets through. Templates are rendered once for each verified credential and kept with it; what runs for each
 -- request is straight-line Lua that hands over the ready texts, made by load_chunk from integers and fixed words only (S-026).
 local identity = require("moonlatch.identity")
+local plain = require("moonlatch.plain")
 local template = require("moonlatch.template")
 local text = require("moonlatch.text")
 
@@ -64,7 +65,7 @@ end
 
 -- What a header function returned, as text. Raises a text: the policy is wrong.
 local function call(host, name, fn, view, req)
-  local value = fn(view, req)
+  local value = plain(host, (fn(view, req)))
   if value == nil then return nil end
   if text.is_list(value) then value = table.concat(value, ",") end
   if type(value) ~= "string" then

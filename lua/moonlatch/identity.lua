@@ -1,6 +1,7 @@
 --- What is he called? Claims to an identity: user, groups, and whatever further names the policy has (policy.md 1.4).
 --
 -- mapper(claims, given, about) runs once for each verified credential; what it returns is kept with the claims and must not change.
+local plain = require("moonlatch.plain")
 local results = require("moonlatch.results")
 local text = require("moonlatch.text")
 
@@ -68,7 +69,7 @@ end
 
 -- Where the value of a name comes from: the raw value and its origin in words.
 local function source(host, spec, claims, values)
-  if spec.map then return spec.map(host.readonly(claims), host.readonly(values)), "what the function returned" end
+  if spec.map then return plain(host, (spec.map(host.readonly(claims), host.readonly(values)))), "what the function returned" end
   if spec.from then return values[spec.from], spec.from end
   local value, path = first_claim(spec, claims)
   return value, "claim " .. path
@@ -91,8 +92,9 @@ end
 
 local function group_problem(host, group)
   if group == "" then return "is empty" end
-  if group:find(",", 1, true) then return "has a comma" end
-  return text.name_problem(host, group)
+  local problem = text.name_problem(host, group)
+  if not problem and group:find(",", 1, true) then return "has a comma" end
+  return problem
 end
 
 local function check_groups(host, groups)

@@ -94,8 +94,9 @@ end
 --- The background task: never returns.
 function provider:task()
   return function()
-    local failures, wait = 0, nil
+    local failures = 0
     while true do
+      local wait
       wait, failures = round(self, failures)
       self.host.sleep(wait)
     end

@@ -27,7 +27,8 @@ end
 --- I know this caller. fields: user (text or integer), groups (list of texts or one text), claims (table). What is not given
 -- is mapped from claims by the policy's identity.
 function results.accept(fields)
-  if type(fields) ~= "table" then error('accept takes a table: accept { user = "name" }', 2) end
+  local kind = type(fields) -- a read-only view of the file's own tables is a userdata
+  if kind ~= "table" and kind ~= "userdata" then error('accept takes a table: accept { user = "name" }', 2) end
   return result("accept", { user = fields.user, groups = fields.groups, claims = fields.claims })
 end
 

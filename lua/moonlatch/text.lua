@@ -4,7 +4,7 @@ local text = {}
 
 text.MAX = 16384 -- bytes of one value
 
---- Why a value cannot be sent as it is, or nil (RFC 9110 section 5.5; S-032).
+--- Why a value cannot be sent as it is, or nil (RFC 9110 section 5.5; S-032). The length comes first: patterns are bounded.
 function text.problem(host, value)
   if #value > text.MAX then return "is longer than 16 KiB" end
   if not value:find("[^ -~]") then return nil end -- printable ASCII: the usual case
@@ -15,7 +15,8 @@ end
 
 --- The same for names that decide: who somebody is must not change when a space is trimmed.
 function text.name_problem(host, value)
-  if value:find("^[ \t]") or value:find("[ \t]$") then return "begins or ends with a space" end
+  local first, last = value:sub(1, 1), value:sub(-1)
+  if first == " " or first == "\t" or last == " " or last == "\t" then return "begins or ends with a space" end
   return text.problem(host, value)
 end
 

@@ -213,3 +213,25 @@ describe("chain", function()
     end
   end)
 end)
+
+describe("what a policy's own tables are to the chain", function()
+  -- On the server a view is a userdata; here it is a table that only pairs, ipairs and # see into.
+  local sandbox = require("moonlatch.testing.sandbox")
+  local users = sandbox.readonly { alice = { user = "alice", groups = { "a", "b" }, claims = { x = { "y", "z" } } } }
+
+  it("copies, though they are read-only views", function()
+    local p = made.play {
+      authenticators = { custom("c", function() return accept(users.alice) end) },
+      headers = { U = "{user}", G = "{groups}", X = "{claims.x}", F = function(id) return id.groups end },
+    }
+    assert.sends(p:request {}, { U = "alice", G = "a,b", X = "y,z", F = "a,b" })
+  end)
+
+  it("refuses claims that are no table, and tables that hold themselves", function()
+    local function with(fields) return made.play({ authenticators = { custom("c", function() return accept(fields) end) } }):request {} end
+    assert.denied(with { user = "a", claims = "x" }, 503, "claims as a table")
+    local loop = {}
+    loop.loop = loop
+    assert.denied(with { user = "a", claims = loop }, 503, "nested too deeply")
+  end)
+end)
