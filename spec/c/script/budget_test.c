@@ -1,11 +1,13 @@
-/* security.md 5.0: whatever runs away ends within its CPU budget and ten milliseconds, as request code and as code of
- * the file's top level; nothing that it did before counts; the next request is served. */
+/* security.md 5.0: whatever runs away ends within its CPU budget and ten milliseconds, as request
+ * code and as code of the file's top level; nothing that it did before counts; the next request is
+ * served. */
 #include "world.h"
 
 static struct shared shared;
 static struct world world;
 
-/* ThreadSanitizer delivers signals only where a thread calls into its runtime, as allocations do. */
+/* ThreadSanitizer delivers signals only where a thread calls into its runtime, as allocations do.
+ */
 #ifdef __SANITIZE_THREAD__
 enum { TSAN = 1 };
 #else
@@ -24,11 +26,14 @@ static const struct {
     {"for i = 1, math.huge do end", false},
     {"while true do pcall(function() while true do end end) end", false},
     {"local function f() while true do pcall(f) end end f()", false},
-    {"xpcall(function() while true do end end, function() while true do end end) while true do end", false},
+    {"xpcall(function() while true do end end, function() while true do end end) while true do end",
+     false},
     {"xpcall(error, function() while true do end end)", false},
     {"local function f() return pcall(f) end while true do f() end", false},
     {"local function f() return f() end f()", false},
-    {"local t = {} for i = 1, 1000 do t[i] = i end while true do table.sort(t, function(a, b) return a < b end) end", false},
+    {"local t = {} for i = 1, 1000 do t[i] = i end while true do table.sort(t, function(a, b) "
+     "return a < b end) end",
+     false},
     {"table.sort({ 1, 2, 3 }, function() while true do end end)", false},
     {"string.gsub('aaa', 'a', function() while true do end end)", false},
     {"while true do string.gsub('aaaa', 'a', 'b') end", false},
@@ -92,7 +97,8 @@ static void test_requests(void **state)
         struct ask a;
         if (TSAN && !runaways[i].allocates)
             continue;
-        snprintf(body, sizeof body, "if req.method == 'GET' then allow() %s end allow()", runaways[i].code);
+        snprintf(body, sizeof body, "if req.method == 'GET' then allow() %s end allow()",
+                 runaways[i].code);
         struct ml_vm *vm = load_body(&world, body);
         double ms = request_ms(vm, runaways[i].code);
         if (ms > 20 && !TSAN)
@@ -142,7 +148,10 @@ static void test_no_effect(void **state)
              &a);
     assert_failed(&a, "error");
     ask_done(&a);
-    ask_body(&world, "if host.cache_get('s', 'n', 'c') then allow() else host.deny(req, 403, 'denied', '') end", &a);
+    ask_body(
+        &world,
+        "if host.cache_get('s', 'n', 'c') then allow() else host.deny(req, 403, 'denied', '') end",
+        &a);
     assert_int_equal(a.d.status, 403);
     ask_done(&a);
 }

@@ -1,4 +1,5 @@
-/* One decision without waits: what counts as an allow, what a policy sees, what its failures become. */
+/* One decision without waits: what counts as an allow, what a policy sees, what its failures
+ * become. */
 #include "world.h"
 
 static struct shared shared;
@@ -55,29 +56,54 @@ static void test_deny(void **state)
 static void test_no_allow(void **state)
 {
     static const char *const bodies[] = {
-        "", "return nil", "return true", "return 'allow'", "return 1", "return { allow = true }",
-        "return { allow = 'true' }", "return host.allow", "return req", "return true, true",
-        "allow() error('late')", "allow() error()", "allow() error({})", "allow() allow()",
-        "allow() host.deny(req, 403, 'denied', 'no')", "host.deny(req, 403, 'denied', 'no') allow()",
+        "",
+        "return nil",
+        "return true",
+        "return 'allow'",
+        "return 1",
+        "return { allow = true }",
+        "return { allow = 'true' }",
+        "return host.allow",
+        "return req",
+        "return true, true",
+        "allow() error('late')",
+        "allow() error()",
+        "allow() error({})",
+        "allow() allow()",
+        "allow() host.deny(req, 403, 'denied', 'no')",
+        "host.deny(req, 403, 'denied', 'no') allow()",
         "host.deny(req, 403, 'denied', 'no') error('x')",
-        "host.allow(req, plan, 'a', 'allowed', 'x\\ny')", "host.allow(req, plan, 'a', 'allowed', 7)",
-        "host.allow(req, plan, 'a', 'allowed', {})", "host.allow(req, plan, 'a', 'yes', 'x')",
-        "host.allow(req, plan, 'a', 'allowed', 'x', 'y', 'z')", "host.allow(req, {}, 'a', 'allowed')",
-        "host.allow(req, req, 'a', 'allowed')", "host.allow({}, plan, 'a', 'allowed')",
-        "host.allow(nil, plan, 'a', 'allowed')", "host.allow(plan, plan, 'a', 'allowed')",
-        "host.allow()", "host.allow(req, plan, true, 'allowed')",
+        "host.allow(req, plan, 'a', 'allowed', 'x\\ny')",
+        "host.allow(req, plan, 'a', 'allowed', 7)",
+        "host.allow(req, plan, 'a', 'allowed', {})",
+        "host.allow(req, plan, 'a', 'yes', 'x')",
+        "host.allow(req, plan, 'a', 'allowed', 'x', 'y', 'z')",
+        "host.allow(req, {}, 'a', 'allowed')",
+        "host.allow(req, req, 'a', 'allowed')",
+        "host.allow({}, plan, 'a', 'allowed')",
+        "host.allow(nil, plan, 'a', 'allowed')",
+        "host.allow(plan, plan, 'a', 'allowed')",
+        "host.allow()",
+        "host.allow(req, plan, true, 'allowed')",
         "host.allow(req, plan, 'a', 'allowed', ('x'):rep(40000))",
-        "host.deny(req, 200, 'denied', 'x')", "host.deny(req, 0, 'denied', 'x')",
-        "host.deny(req, 600, 'denied', 'x')", "host.deny(req, '403', 'denied', 'x')",
-        "host.deny(req, nil, 'denied', 'x')", "host.deny(req, 403.5, 'denied', 'x')",
-        "host.deny(req, 403, 'allowed', 'x')", "host.deny(req, 403, 'denied', 'x', 1)",
+        "host.deny(req, 200, 'denied', 'x')",
+        "host.deny(req, 0, 'denied', 'x')",
+        "host.deny(req, 600, 'denied', 'x')",
+        "host.deny(req, '403', 'denied', 'x')",
+        "host.deny(req, nil, 'denied', 'x')",
+        "host.deny(req, 403.5, 'denied', 'x')",
+        "host.deny(req, 403, 'allowed', 'x')",
+        "host.deny(req, 403, 'denied', 'x', 1)",
         "host.deny(req, 403, 'denied', 'x', { ['Content-Length'] = '7' })",
         "host.deny(req, 403, 'denied', 'x', { ['a b'] = '7' })",
         "host.deny(req, 403, 'denied', 'x', { a = 'x\\r\\ny: z' })",
         "host.deny(req, 403, 'denied', ('x'):rep(300000))",
         "local h = {} for i = 1, 33 do h['h' .. i] = 'x' end host.deny(req, 403, 'denied', 'x', h)",
-        "req.method = 'POST' allow()", "local x = req.nothing allow()", "req() allow()",
-        "allow() local t = nil; t.x = 1", "local function f() return f() + 1 end allow() f()",
+        "req.method = 'POST' allow()",
+        "local x = req.nothing allow()",
+        "req() allow()",
+        "allow() local t = nil; t.x = 1",
+        "local function f() return f() + 1 end allow() f()",
         "pcall(allow) error(setmetatable and 1 or 2)",
     };
     for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
@@ -128,38 +154,46 @@ static void test_error_texts(void **state)
 static void test_request_fields(void **state)
 {
     struct ask a;
-    ask_body(&world,
-             "local function is(a, b) if a ~= b then error(tostring(a) .. ' is not ' .. tostring(b), 2) end end\n"
-             "is(req.method, 'GET') is(req.scheme, 'https') is(req.host, 'app.example') is(req.path, '/a b')\n"
-             "is(req.raw_path, '/a%20b') is(req.client_ip, '10.0.0.1') is(req.id, 'id-1')\n"
-             "is(req.has_params, true) is(req.verify, false) is(req.bearer, 'abc.def')\n"
-             "is(req.query.x, '1 2') is(req.query.y, 'A') is(req.query.z, nil) is(req.query.bad, nil)\n"
-             "is(tostring(req.query), 'x=1+2&y=%41&x=3&bad=%zz')\n"
-             "is(req.headers['x-TWO'], '1, 2') is(req.headers['X-None'], nil)\n"
-             "is(req.cookies.a, nil) is(req.cookies.b, '2') is(req.cookies.c, nil)\n"
-             "is(req:credential('Authorization'), 'abc.def') is(req:credential('x-id-token'), 'tok')\n"
-             "is(req:credential('X-Words'), nil) is(req:credential('X-Two'), nil)\n"
-             "is(pcall(function() req.headers.x = 1 end), false) is(req.headers, req.headers)\n"
-             "allow()",
-             &a);
+    ask_body(
+        &world,
+        "local function is(a, b) if a ~= b then error(tostring(a) .. ' is not ' .. tostring(b), 2) "
+        "end end\n"
+        "is(req.method, 'GET') is(req.scheme, 'https') is(req.host, 'app.example') is(req.path, "
+        "'/a b')\n"
+        "is(req.raw_path, '/a%20b') is(req.client_ip, '10.0.0.1') is(req.id, 'id-1')\n"
+        "is(req.has_params, true) is(req.verify, false) is(req.bearer, 'abc.def')\n"
+        "is(req.query.x, '1 2') is(req.query.y, 'A') is(req.query.z, nil) is(req.query.bad, nil)\n"
+        "is(tostring(req.query), 'x=1+2&y=%41&x=3&bad=%zz')\n"
+        "is(req.headers['x-TWO'], '1, 2') is(req.headers['X-None'], nil)\n"
+        "is(req.cookies.a, nil) is(req.cookies.b, '2') is(req.cookies.c, nil)\n"
+        "is(req:credential('Authorization'), 'abc.def') is(req:credential('x-id-token'), 'tok')\n"
+        "is(req:credential('X-Words'), nil) is(req:credential('X-Two'), nil)\n"
+        "is(pcall(function() req.headers.x = 1 end), false) is(req.headers, req.headers)\n"
+        "allow()",
+        &a);
     assert_string_equal(last_reason(&a), "");
     assert_int_equal(a.d.action, ML_ALLOW);
     ask_done(&a);
 }
 
-/* S-460: what a policy keeps of a request is dead with it, whatever came to stand at its address. */
+/* S-460: what a policy keeps of a request is dead with it, whatever came to stand at its address.
+ */
 static void test_stale_request(void **state)
 {
     struct ml_vm *vm = load_body(
-        &world, "if not kept then kept, headers, query = req, req.headers, req.query\n"
-                "for i = 1, 9 do local t = {} end return allow() end\n"
-                "local calls = { function() return kept.method end, function() return headers['x-two'] end,\n"
-                "function() return tostring(query) end, function() return kept:credential('x') end,\n"
-                "function() host.allow(kept, plan, 'eve', 'allowed', 'eve') end,\n"
-                "function() host.deny(kept, 403, 'denied', '') end, function() host.step(kept, 'a', 'b') end }\n"
-                "for i, f in ipairs(calls) do local ok, why = pcall(f)\n"
-                "if ok or not why:find('this request has ended', 1, true) then error(i .. tostring(why)) end end\n"
-                "host.deny(req, 403, 'denied', 'fine')");
+        &world,
+        "if not kept then kept, headers, query = req, req.headers, req.query\n"
+        "for i = 1, 9 do local t = {} end return allow() end\n"
+        "local calls = { function() return kept.method end, function() return headers['x-two'] "
+        "end,\n"
+        "function() return tostring(query) end, function() return kept:credential('x') end,\n"
+        "function() host.allow(kept, plan, 'eve', 'allowed', 'eve') end,\n"
+        "function() host.deny(kept, 403, 'denied', '') end, function() host.step(kept, 'a', 'b') "
+        "end }\n"
+        "for i, f in ipairs(calls) do local ok, why = pcall(f)\n"
+        "if ok or not why:find('this request has ended', 1, true) then error(i .. tostring(why)) "
+        "end end\n"
+        "host.deny(req, 403, 'denied', 'fine')");
     for (int i = 0; i < 3; i++) {
         struct ask a;
         ask_open(&a);
@@ -176,9 +210,12 @@ static void test_plan(void **state)
 {
     struct ask a;
     static const char *const bad[] = {
-        "host.plan({ 'a b' }, { 'set' })",       "host.plan({ 'a' }, { 'keep' })",
-        "host.plan({ 'a', 'A' }, { 'set', 'set' })", "host.plan({ 'a' }, {})",
-        "host.plan({ 1 }, { 'set' })",           "host.plan()",
+        "host.plan({ 'a b' }, { 'set' })",
+        "host.plan({ 'a' }, { 'keep' })",
+        "host.plan({ 'a', 'A' }, { 'set', 'set' })",
+        "host.plan({ 'a' }, {})",
+        "host.plan({ 1 }, { 'set' })",
+        "host.plan()",
         "local n, k = {}, {} for i = 1, 65 do n[i], k[i] = 'h' .. i, 'set' end host.plan(n, k)",
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -194,12 +231,14 @@ static void test_plan(void **state)
     ask_done(&a);
 }
 
-/* S-512: past the cap the request is denied, a pcall does not help, and the state is marked for replacement. */
+/* S-512: past the cap the request is denied, a pcall does not help, and the state is marked for
+ * replacement. */
 static void test_memory(void **state)
 {
     static const char *const bodies[] = {
         "local t = {} for i = 1, 1e9 do t[i] = { i } end allow()",
-        "allow() pcall(function() local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end end)",
+        "allow() pcall(function() local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1000) .. i end "
+        "end)",
     };
     struct ml_budget budget = ml_default_budget;
     struct world small;
@@ -247,17 +286,22 @@ static void test_loading_words(void **state)
         &world,
         "assert(host.env('NAME') == 'value' and host.env('NONE') == nil)\n"
         "assert(tostring(host.secret('NAME')) == '<secret NAME>' and host.secret('NONE') == nil)\n"
-        "assert(host.read_file('/dev/null') == nil and host.read_file('spec/c/script/lib/moonlatch/extra.lua'))\n"
-        "local nothing, why = host.read_file('/nonexistent') assert(nothing == nil and why:find('/nonexistent', 1, true))\n"
+        "assert(host.read_file('/dev/null') == nil and "
+        "host.read_file('spec/c/script/lib/moonlatch/extra.lua'))\n"
+        "local nothing, why = host.read_file('/nonexistent') assert(nothing == nil and "
+        "why:find('/nonexistent', 1, true))\n"
         "assert(require_library('moonlatch.extra').answer == 42)\n"
-        "assert(not pcall(require_library, 'moonlatch.circle') and not pcall(require_library, '../x'))\n"
-        "assert(not pcall(require_library, 'moonlatch..x') and not pcall(require_library, 'moonlatch.none'))\n"
+        "assert(not pcall(require_library, 'moonlatch.circle') and not pcall(require_library, "
+        "'../x'))\n"
+        "assert(not pcall(require_library, 'moonlatch..x') and not pcall(require_library, "
+        "'moonlatch.none'))\n"
         "assert(not pcall(host.fetch, { url = 'http://127.0.0.1:1/' }))\n"
         "assert(not pcall(host.begin, 's', 'n', 'c') and not pcall(host.sleep, 1))\n"
         "return { name = 'x', decide = function(req)\n"
         "for _, name in ipairs { 'env', 'secret', 'read_file', 'module', 'upstream', 'plan' } do\n"
         "local ok, why = pcall(host[name], 'NAME')\n"
-        "if ok or not why:find('only while loading', 1, true) then error(name .. tostring(why)) end end\n"
+        "if ok or not why:find('only while loading', 1, true) then error(name .. tostring(why)) "
+        "end end\n"
         "host.deny(req, 403, 'denied', '') end }");
     assert_string_equal(ml_vm_name(vm), "x");
     assert_int_equal(ml_vm_generation(vm), 7);

@@ -1,4 +1,5 @@
-/* A worker without an engine: loop, client, stores, ml_script; policies from texts; questions to them. */
+/* A worker without an engine: loop, client, stores, ml_script; policies from texts; questions to
+ * them. */
 #pragma once
 
 #include "script/internal.h"
@@ -48,8 +49,12 @@ static bool gc_stress; /* collect at every allocation that may */
 static const uint8_t secret[32] = "0123456789abcdef0123456789abcde";
 static char directory[] = "/tmp/ml-script-XXXXXX";
 
+static char port_text[8]; /* of the test's server, as $PORT */
+
 UNUSED static const char *environment(void *ctx, const char *name)
 {
+    if (strcmp(name, "PORT") == 0)
+        return port_text;
     return strcmp(name, "NAME") == 0 ? "value" : NULL;
 }
 
@@ -161,12 +166,17 @@ UNUSED static struct ml_vm *load(struct world *w, const char *text)
 UNUSED static struct ml_vm *load_body(struct world *w, const char *body)
 {
     char *text;
-    assert_true(asprintf(&text,
-                         "local plan = host.plan({ 'X-User', 'X-Gone' }, { 'set', 'remove' })\n"
-                         "return { name = 'test', headers = { 'x-user', 'x-gone' }, decide = function(req)\n"
-                         "local function allow() host.allow(req, plan, 'alice', 'allowed', 'alice') end\n"
-                         "%s\nend }",
-                         body) > 0);
+    assert_true(
+        asprintf(
+            &text,
+            "local at = 'http://127.0.0.1:' .. (host.env('PORT') or '1')\n"
+            "local key = host.secret('NAME')\n"
+            "local seam = host\n"
+            "local plan = host.plan({ 'X-User', 'X-Gone' }, { 'set', 'remove' })\n"
+            "return { name = 'test', headers = { 'x-user', 'x-gone' }, decide = function(req)\n"
+            "local function allow() host.allow(req, plan, 'alice', 'allowed', 'alice') end\n"
+            "%s\nend }",
+            body) > 0);
     struct ml_vm *vm = load(w, text);
     free(text);
     return vm;
@@ -181,9 +191,12 @@ UNUSED static void on_done(void *arg)
 UNUSED static void ask_open(struct ask *a)
 {
     static const struct ml_header headers[] = {
-        {{"Authorization", 13}, {"Bearer abc.def", 14}}, {{"X-Two", 5}, {"1", 1}},
-        {{"x-two", 5}, {"2", 1}},                        {{"Cookie", 6}, {"a=1; b=2; a=3", 13}},
-        {{"X-Id-Token", 10}, {"tok", 3}},                {{"X-Words", 7}, {"two words", 9}},
+        {{"Authorization", 13}, {"Bearer abc.def", 14}},
+        {{"X-Two", 5}, {"1", 1}},
+        {{"x-two", 5}, {"2", 1}},
+        {{"Cookie", 6}, {"a=1; b=2; a=3", 13}},
+        {{"X-Id-Token", 10}, {"tok", 3}},
+        {{"X-Words", 7}, {"two words", 9}},
     };
     *a = (struct ask){.done = 0};
     ml_arena_init(&a->arena, 256 * 1024);
@@ -273,7 +286,7 @@ UNUSED static int remove_directory(void **state)
 }
 
 /* The group once as it is, once with a collection at every step. */
-#define RUN_TWICE(name, tests) \
-    (cmocka_run_group_tests_name(name, tests, setup_directory, remove_directory) | \
-     (gc_stress = true, cmocka_run_group_tests_name(name " (gc stress)", tests, setup_directory, \
-                                                    remove_directory)))
+#define RUN_TWICE(name, tests)                                                                     \
+    (cmocka_run_group_tests_name(name, tests, setup_directory, remove_directory) |                 \
+     (gc_stress = true,                                                                            \
+      cmocka_run_group_tests_name(name " (gc stress)", tests, setup_directory, remove_directory)))
