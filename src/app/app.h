@@ -16,6 +16,9 @@ int ml_app_settings(int argc, char **argv);
 const char *ml_app_library(void);
 const char *ml_app_default_policy(void);
 
+/* After start: gives memory back that only starting needed (trim.c). */
+void ml_app_trim(void);
+
 /* Reads the environment; writes warnings to stderr (or, with log, to the log) and errors to stderr.
  * NULL: refused. */
 struct ml_settings *ml_app_read_settings(bool log);

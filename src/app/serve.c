@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TICK_MS = 100, QUIET_MS = 500, LAST_MS = 1000 };
+enum { TICK_MS = 100, QUIET_MS = 500, LAST_MS = 1000, TRIM_MS = 1000 };
 
 struct serve {
     uv_loop_t loop;
@@ -28,7 +28,7 @@ struct serve {
     struct ml_status status;
     struct ml_admin admin;
     uv_signal_t signals[3];
-    uv_timer_t drain;
+    uv_timer_t drain, trim;
     uint64_t drain_until_ms, busy_at_ms;
     bool draining, closing;
     int exit_code;
@@ -71,6 +71,7 @@ static void close_all(struct serve *s)
     for (size_t i = 0; i < sizeof s->signals / sizeof s->signals[0]; i++)
         uv_close((uv_handle_t *)&s->signals[i], NULL);
     uv_close((uv_handle_t *)&s->drain, NULL);
+    uv_close((uv_handle_t *)&s->trim, NULL);
 }
 
 /* Connections are served, each answer with "Connection: close", until it has been quiet for a while
@@ -119,6 +120,11 @@ static void on_signal(uv_signal_t *handle, int number)
 /* Starting
  * ----------------------------------------------------------------------------------------- */
 
+static void on_trim(uv_timer_t *timer)
+{
+    ml_app_trim();
+}
+
 static void open_signals(struct serve *s)
 {
     static const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
@@ -128,6 +134,7 @@ static void open_signals(struct serve *s)
         uv_signal_start(&s->signals[i], on_signal, numbers[i]);
     }
     uv_timer_init(&s->loop, &s->drain);
+    uv_timer_init(&s->loop, &s->trim);
     s->drain.data = s;
 }
 
@@ -246,8 +253,10 @@ static int open_all(struct serve *s, const char *policy, const char *library)
     if (r == 0)
         r = listen_on(s, &s->check_listener, ml_settings_text(s->settings, "SERVER_HOSTNAME"),
                       "SERVER_PORT", ml_engine_adopt, s->engine);
-    if (r == 0)
+    if (r == 0) {
         ml_engine_watch(s->engine);
+        uv_timer_start(&s->trim, on_trim, TRIM_MS, 0);
+    }
     return r;
 }
 

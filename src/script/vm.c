@@ -221,6 +221,11 @@ uint64_t ml_vm_generation(const struct ml_vm *vm)
     return vm->generation;
 }
 
+struct ml_bundle *ml_vm_bundle(const struct ml_vm *vm)
+{
+    return vm->bundle;
+}
+
 size_t ml_vm_owned_headers(const struct ml_vm *vm, const struct ml_str **ret)
 {
     *ret = vm->owned;

@@ -85,7 +85,6 @@ void ml_vm_unref(struct ml_vm *vm);
 const char *ml_vm_name(const struct ml_vm *vm); /* the policy's name */
 uint64_t ml_vm_generation(const struct ml_vm *vm);
 struct ml_bundle *ml_vm_bundle(const struct ml_vm *vm); /* borrowed; lives as long as vm */
-uint32_t ml_vm_timeout_ms(const struct ml_vm *vm); /* the policy's timeout for a whole decision (policy.timeout), default 5000 */
 /* Upstream header names that the policy owns, lower case: a request with an alias of one is refused. */
 size_t ml_vm_owned_headers(const struct ml_vm *vm, const struct ml_str **ret);
 /* After an out-of-memory error: the state must be replaced by a new one of the same bundle. */
