@@ -25,8 +25,7 @@ static void leave_queue(struct ml_fetch *f)
 
 static void fail(struct ml_fetch *f, int error, const char *why)
 {
-    f->result->error = error;
-    snprintf(f->result->text, sizeof f->result->text, "%s", why);
+    ml_failure(f->result, error, why);
     to_ready(f);
 }
 

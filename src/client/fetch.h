@@ -19,9 +19,15 @@ struct ml_client_options {
     uint32_t connect_ms; /* default 1000 */
     unsigned in_flight;  /* per upstream, default 64; further ones wait in a queue */
     unsigned queue;      /* per upstream, default 1024; further ones fail at once with ML_E_BUSY */
-    unsigned open_after; /* failures within 10 s that open the breaker, default 5 */
+    unsigned open_after; /* failures within 10 s, no success between them, that open the breaker:
+                            default 5, at most 32 */
     uint32_t probe_ms;   /* an open breaker lets one request through so often, default 1000 */
 };
+/* All bounds are per client, that is, per worker.
+ *
+ * The breaker's failures are network errors, timeouts of at least connect_ms, 5xx and 429; anything
+ * else that the upstream answers is a success. A 429 opens it at once for what Retry-After asks
+ * (RFC 9110 10.2.3), 1 to 60 s. When it opens, what waits in the queue fails too. */
 
 int ml_client_new(struct ml_client **ret, const struct ml_client_options *options);
 /* Fails all transfers (their callbacks run, ML_E_CANCELED), closes; closed(ctx) runs when the last
@@ -35,16 +41,21 @@ struct ml_upstream_options {
     const char *ca_file; /* PEM added to the system roots; NULL or "": none */
     const char *ca_pem;  /* PEM text that replaces the system roots (a cluster's CA); NULL: none */
     const char *cert_pem, *key_pem; /* client certificate; NULL: none */
-    const char
-        *token_file; /* its trimmed content is sent as "Authorization: Bearer": re-read at most each
-                        10 s, and after a 401; unreadable: the fetch fails. NULL: none */
+    /* Its trimmed content is sent as "Authorization: Bearer" unless the request brings its own:
+     * re-read at most each 10 s, and after a 401; unreadable: the fetch fails. NULL: none */
+    const char *token_file;
 };
 /* The upstream of exactly these options: the same one for the same options as long as anybody holds
- * it. NULL with err when a file cannot be read or is no PEM. */
+ * it (of ca_file the content counts). NULL with err when a file cannot be read or is no PEM, and
+ * past 256 upstreams. A holder may outlive the client: only unref is left to do then. */
 struct ml_upstream *ml_upstream_get(struct ml_client *c, const struct ml_upstream_options *options,
                                     struct ml_err *err);
 void ml_upstream_unref(struct ml_upstream *u);
 
+/* The URL is http(s)://host[:port]/..., ASCII, at most 8 KiB, without user, fragment, backslash or
+ * IPv6 zone. Of headers at most 64 and 64 KiB, checked by ml_header_name_ok and ml_header_value_ok;
+ * those of the connection itself (Content-Length, Transfer-Encoding, Connection, ...) are refused.
+ * The body is at most 256 KiB. */
 struct ml_fetch_request {
     struct ml_upstream *upstream;
     struct ml_str method, url;
@@ -63,7 +74,7 @@ struct ml_fetch_result {
     int status;
     struct ml_header *headers; /* names lower case; at most 64 KiB and 200 of them */
     size_t header_count;
-    struct ml_str body;
+    struct ml_str body; /* as sent: never decoded */
     uint32_t elapsed_ms;
 };
 void ml_fetch_result_free(struct ml_fetch_result *r);
@@ -90,6 +101,6 @@ struct ml_upstream_stats {
 void ml_client_stats(struct ml_client *c, void (*fn)(void *ctx, const struct ml_upstream_stats *s),
                      void *ctx);
 
-/* Once per process, before any thread. */
+/* Once per process, before any thread. Fails when libcurl was not built with OpenSSL. */
 int ml_client_global_init(void);
 void ml_client_global_done(void);

@@ -3,7 +3,8 @@
  *   client.c    the loop's side: delivery of results, close, stats
  *   upstream.c  identities and their life; token.c the token file; trust.c certificates
  *   multi.c     curl's multi interface on uv
- *   transfer.c  one easy handle: options, callbacks, result
+ *   transfer.c  one easy handle: options, callbacks, result; failure.c its errors in words
+ *   request.c   a request checked and copied
  *   fetch.c     a fetch's way: queued, running, ready, delivered */
 #pragma once
 
@@ -138,6 +139,10 @@ void ml_slots_free(struct ml_upstream *u);
 CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t left_ms);
 /* Fills f->result from the transfer that ended with code. */
 void ml_transfer_collect(struct ml_slot *s, struct ml_fetch *f, CURLcode code);
+
+/* failure.c: fills error and text. */
+void ml_failure(struct ml_fetch_result *r, int error, const char *text);
+void ml_failure_by_code(struct ml_fetch_result *r, CURL *easy, CURLcode code);
 
 /* request.c: checks and copies; 0 or negative. token: a header line to add, or NULL. */
 int ml_fetch_build(struct ml_fetch **ret, const struct ml_fetch_request *r, const char *token,

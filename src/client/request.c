@@ -141,16 +141,14 @@ static void link_header(struct curl_slist **node, char *line)
 /* "Name: value"; curl's spelling of an empty value is "Name;". */
 static char *put_header(char **at, const struct ml_header *h)
 {
-    char *line = *at;
-    memcpy(line, h->name.p, h->name.n);
-    char *p = line + h->name.n;
+    char *line = put(at, h->name);
+    *at -= 1; /* on, over the NUL */
     if (h->value.n == 0) {
-        memcpy(p, ";", 2);
-        *at = p + 2;
+        put(at, ML_STR(";"));
         return line;
     }
-    memcpy(p, ": ", 2);
-    *at = p + 2;
+    put(at, ML_STR(": "));
+    *at -= 1;
     put(at, h->value);
     return line;
 }

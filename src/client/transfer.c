@@ -6,8 +6,6 @@
 #include "base/mem.h"
 #include "codec/header.h"
 
-#include <ctype.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 static size_t refuse(struct ml_slot *s, int error, const char *why)
@@ -217,79 +215,6 @@ CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t lef
     return curl_easy_setopt(e, CURLOPT_URL, f->url);
 }
 
-static int fail(struct ml_fetch_result *r, int error, const char *text)
-{
-    r->error = error;
-    snprintf(r->text, sizeof r->text, "%s", text);
-    return error;
-}
-
-/* "Connection refused" as "connection refused": it stands within a sentence. */
-static void fail_connect(struct ml_fetch_result *r, CURL *e)
-{
-    long number = 0;
-    char text[128];
-    curl_easy_getinfo(e, CURLINFO_OS_ERRNO, &number);
-    fail(r, ML_E_UNAVAILABLE,
-         number > 0 ? strerror_r((int)number, text, sizeof text) : "cannot connect");
-    r->text[0] = ml_lower(r->text[0]);
-}
-
-static void fail_tls(struct ml_fetch_result *r, CURL *e, CURLcode code)
-{
-    long verify = 0;
-    curl_easy_getinfo(e, CURLINFO_SSL_VERIFYRESULT, &verify);
-    r->error = ML_E_UNAVAILABLE;
-    snprintf(r->text, sizeof r->text, "TLS: %s",
-             verify ? ml_trust_error_text(verify) : curl_easy_strerror(code));
-}
-
-/* Fixed texts: curl's own messages may quote the URL or the peer. */
-static void fail_by_code(struct ml_fetch_result *r, CURL *e, CURLcode code)
-{
-    curl_off_t sent = 0;
-    switch (code) {
-    case CURLE_OPERATION_TIMEDOUT:
-        curl_easy_getinfo(e, CURLINFO_PRETRANSFER_TIME_T, &sent);
-        fail(r, ML_E_TIMEOUT, sent ? "no answer in time" : "no connection in time");
-        break;
-    case CURLE_URL_MALFORMAT:
-        fail(r, ML_E_INVALID, "the URL is malformed");
-        break;
-    case CURLE_UNSUPPORTED_PROTOCOL: /* HTTP/0.9: the URL's scheme was checked before */
-    case CURLE_WEIRD_SERVER_REPLY:
-        fail(r, ML_E_UNAVAILABLE, "the answer is no HTTP/1.1");
-        break;
-    case CURLE_FILESIZE_EXCEEDED:
-        fail(r, ML_E_TOOBIG, "the answer's body is too big");
-        break;
-    case CURLE_COULDNT_CONNECT:
-        fail_connect(r, e);
-        break;
-    case CURLE_COULDNT_RESOLVE_HOST:
-        fail(r, ML_E_UNAVAILABLE, "host not found");
-        break;
-    case CURLE_GOT_NOTHING:
-    case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
-        fail(r, ML_E_UNAVAILABLE, "the connection was closed before the answer's end");
-        break;
-    case CURLE_PARTIAL_FILE:
-        fail(r, ML_E_UNAVAILABLE, "the answer was cut short");
-        break;
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_PEER_FAILED_VERIFICATION:
-    case CURLE_SSL_CERTPROBLEM:
-    case CURLE_SSL_CACERT_BADFILE:
-    case CURLE_SSL_ISSUER_ERROR:
-    case CURLE_SSL_CIPHER:
-        fail_tls(r, e, code);
-        break;
-    default:
-        fail(r, ML_E_UNAVAILABLE, curl_easy_strerror(code));
-    }
-}
-
 /* Headers and their bytes in one block, which r->headers owns. */
 static bool copy_headers(struct ml_slot *s, struct ml_fetch_result *r)
 {
@@ -315,13 +240,13 @@ void ml_transfer_collect(struct ml_slot *s, struct ml_fetch *f, CURLcode code)
     long status = 0;
     curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &status);
     if (s->refused)
-        fail(r, s->refused, s->why);
+        ml_failure(r, s->refused, s->why);
     else if (code != CURLE_OK)
-        fail_by_code(r, s->easy, code);
+        ml_failure_by_code(r, s->easy, code);
     else if (status < 200 || status > 599)
-        fail(r, ML_E_UNAVAILABLE, "malformed status in the answer");
+        ml_failure(r, ML_E_UNAVAILABLE, "malformed status in the answer");
     else if (!copy_headers(s, r))
-        fail(r, ML_E_UNAVAILABLE, "no memory for the answer's headers");
+        ml_failure(r, ML_E_UNAVAILABLE, "no memory for the answer's headers");
     if (r->error)
         return;
     r->status = (int)status;

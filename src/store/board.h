@@ -9,7 +9,8 @@
 struct ml_board;
 struct ml_board *ml_board_new(void);
 void ml_board_free(struct ml_board *b);
-/* Replaces the snapshot of that name and clears its failure. false: a bound. */
+/* Replaces the snapshot of that name (the same content keeps its id) and clears its failure. false:
+ * a bound. */
 bool ml_board_post(struct ml_board *b, struct ml_str name, struct ml_str json);
 /* Says why there is none yet (or no newer one); a snapshot that is there stays. */
 void ml_board_fail(struct ml_board *b, struct ml_str name, struct ml_str why);

@@ -21,6 +21,7 @@
 enum {
     SHARDS = 16,
     BUCKETS_MIN = 16,
+    BUCKETS_MAX = 1 << 22,
     MARKS_MAX = 3,       /* hits that are remembered */
     SECOND_CHANCES = 64, /* marked nodes that one eviction passes over */
     SWEEP = 4,           /* buckets looked through for expired ones at each put */
@@ -65,10 +66,10 @@ struct ml_cache *ml_cache_new(size_t max_bytes)
         struct shard *s = &c->shards[i];
         pthread_mutex_init(&s->lock, NULL);
         s->bucket_count = BUCKETS_MIN;
-        s->buckets = ml_xcalloc(s->bucket_count, sizeof *s->buckets);
+        s->buckets = ml_xcalloc(s->bucket_count, sizeof(struct node *));
         for (size_t q = 0; q < QUEUES; q++)
             TAILQ_INIT(&s->queues[q]);
-        s->bytes = sizeof *s + s->bucket_count * sizeof *s->buckets;
+        s->bytes = sizeof *s + s->bucket_count * sizeof(struct node *);
         s->max_bytes = max_bytes / SHARDS;
     }
     return c;
@@ -168,10 +169,11 @@ static void make_room(struct shard *s, size_t bytes)
  * more. */
 static void grow(struct shard *s)
 {
-    size_t old_count = s->bucket_count, more = old_count * sizeof *s->buckets;
-    if (s->entries < old_count || s->bytes + more > s->max_bytes)
+    size_t old_count = s->bucket_count, more = old_count * sizeof(struct node *);
+    if (s->entries < old_count || old_count >= BUCKETS_MAX || s->bytes + more > s->max_bytes)
         return;
-    struct node **old = s->buckets, **buckets = calloc(old_count * 2, sizeof *buckets);
+    ML_REQUIRE(old_count > 0);
+    struct node **old = s->buckets, **buckets = calloc(old_count * 2, sizeof(struct node *));
     if (!buckets)
         return;
     s->buckets = buckets;

@@ -225,17 +225,6 @@ static void short_deadlines_do_not_count(void **state)
     world_close(&w);
 }
 
-static int global_open(void **state)
-{
-    return ml_client_global_init();
-}
-
-static int global_close(void **state)
-{
-    ml_client_global_done();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

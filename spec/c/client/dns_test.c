@@ -158,17 +158,6 @@ static void hanging_resolver(void **state)
     usleep(50000); /* they free what they hold */
 }
 
-static int global_open(void **state)
-{
-    return ml_client_global_init();
-}
-
-static int global_close(void **state)
-{
-    ml_client_global_done();
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {

@@ -154,3 +154,24 @@ static inline void pause_ms(struct world *w, uint64_t ms)
     uv_close((uv_handle_t *)&timer, NULL);
     uv_run(&w->loop, UV_RUN_NOWAIT);
 }
+
+/* A few of everything, and a breaker that stays out of the way. */
+static inline void open_plain(struct world *w)
+{
+    world_open(w,
+               (struct ml_client_options){
+                   .in_flight = 8, .queue = 16, .open_after = 32, .connect_ms = 500},
+               NULL);
+}
+
+/* Group setup and teardown. */
+static inline int global_open(void **state)
+{
+    return ml_client_global_init();
+}
+
+static inline int global_close(void **state)
+{
+    ml_client_global_done();
+    return 0;
+}

@@ -283,7 +283,7 @@ static void bad_options(void **state)
 
 static char system_path[] = "/tmp/ml-system-XXXXXX";
 
-static int global_open(void **state)
+static int tls_open(void **state)
 {
     root = make((struct wish){.cn = "Test Root", .ca = true}, NULL);
     stranger = make((struct wish){.cn = "Strange Root", .ca = true}, NULL);
@@ -295,7 +295,7 @@ static int global_open(void **state)
     return ml_client_global_init();
 }
 
-static int global_close(void **state)
+static int tls_close(void **state)
 {
     unlink(system_path);
     free(trusted);
@@ -312,5 +312,5 @@ int main(void)
         cmocka_unit_test(old_protocols),       cmocka_unit_test(system_roots),
         cmocka_unit_test(client_certificates), cmocka_unit_test(bad_options),
     };
-    return cmocka_run_group_tests(tests, global_open, global_close);
+    return cmocka_run_group_tests(tests, tls_open, tls_close);
 }
