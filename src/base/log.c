@@ -122,24 +122,29 @@ void ml_log_stop(void)
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += 2;
-    /* A writer stuck in a blocked sink is left behind: the process is about to exit. */
-    if (pthread_timedjoin_np(sink.thread, NULL, &until) == 0) {
+    /* A writer stuck in a blocked sink is left behind with its ring: the process is about to exit.
+     */
+    bool ended = pthread_timedjoin_np(sink.thread, NULL, &until) == 0;
+    if (!ended)
+        pthread_detach(sink.thread);
+    pthread_mutex_lock(&sink.lock);
+    sink.running = false;
+    if (ended) {
         free(sink.ring);
         sink.ring = NULL;
         sink.head = sink.tail = 0;
-    } else {
-        pthread_detach(sink.thread);
     }
-    sink.running = false;
+    pthread_mutex_unlock(&sink.lock);
 }
 
 static void emit(struct ml_str line)
 {
+    pthread_mutex_lock(&sink.lock);
     if (!sink.running) {
+        pthread_mutex_unlock(&sink.lock);
         write_all(sink.fd, line.p, line.n, 1000);
         return;
     }
-    pthread_mutex_lock(&sink.lock);
     if (line.n > RING - (sink.tail - sink.head)) {
         pthread_mutex_unlock(&sink.lock);
         atomic_fetch_add(&dropped, 1);

@@ -161,13 +161,16 @@ static const char *check_headers(struct ml_worker *w, const struct ml_http_reque
 {
     const struct ml_str *owned = NULL;
     size_t count = w->vm ? ml_vm_owned_headers(w->vm, &owned) : 0, credentials = 0;
+    bool owned_odd = false;
+    for (size_t k = 0; k < count; k++)
+        owned_odd |= spelled_oddly(owned[k]);
     for (size_t i = 0; i < req->header_count; i++) {
         const struct ml_header *h = &req->headers[i];
         if (ml_str_ieq(h->name, ML_STR("authorization")) && ++credentials > 1)
             return "more than one Authorization header\n";
         if (ml_str_ieq(h->name, ML_STR("connection")) && connection_names(h, owned, count))
             return "the Connection header names an identity header\n";
-        if (!spelled_oddly(h->name))
+        if (!owned_odd && !spelled_oddly(h->name))
             continue;
         for (size_t k = 0; k < count; k++)
             if (ml_header_is_alias(h->name, owned[k]))
@@ -214,8 +217,8 @@ static int read_request(struct check *c, const struct ml_http_request *req, cons
     if (ml_target_parse(r->arena, req->target, &target, &err) != 0)
         return err.code == ML_E_TOOBIG ? 414 : 400;
     struct ml_str host = target.host.p ? target.host : ml_request_header(r, ML_STR("host"), NULL);
-    *why = "the host is malformed\n";
-    if (host.n && ml_host_parse(r->arena, host, &r->host, &port, &err) != 0)
+    *why = "the host is missing or malformed\n";
+    if (ml_host_parse(r->arena, host, &r->host, &port, &err) != 0)
         return 400;
     r->path = target.path;
     r->raw_path = target.raw_path;
