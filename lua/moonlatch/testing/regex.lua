@@ -195,11 +195,11 @@ local function find(self, subject, from)
   end
 end
 
-local function captured(subject, capture) return capture and subject:sub(capture[1], capture[2]) or "" end
+local function captured(subject, capture) return capture and subject:sub(capture[1], capture[2]) or nil end
 
 function regex:test(subject) return find(self, subject, 1) ~= nil end
 
---- The groups, or the whole match when there are none; nil when it does not match.
+--- The groups (nil for one that took no part), or the whole match when there are none; nil when it does not match.
 function regex:match(subject)
   local first, last, captures = find(self, subject, 1)
   if not first then return nil end
@@ -219,8 +219,8 @@ function regex:replace(subject, replacement)
     out[#out + 1] = subject:sub(at, first - 1)
     out[#out + 1] = replacement:gsub("%$([%d$]?)({?)(%d*)(}?)", function(digit, open, braced, close)
       if digit == "$" then return "$" .. open .. braced .. close end
-      if digit ~= "" then return captured(subject, captures[tonumber(digit)]) .. open .. braced .. close end
-      return captured(subject, captures[tonumber(braced) or -1])
+      if digit ~= "" then return (captured(subject, captures[tonumber(digit)]) or "") .. open .. braced .. close end
+      return captured(subject, captures[tonumber(braced) or -1]) or ""
     end)
     if last < first then
       out[#out + 1] = subject:sub(first, first)
