@@ -218,7 +218,10 @@ static void test_wait_in_pcall(void **state)
     T = start(L, "pcall(function() host.wait(); error('x') end); host.after = true");
     assert_int_equal(lua_resume(T, NULL, 0, &n), LUA_YIELD);
     killed = true;
-    assert_int_equal(lua_resume(T, NULL, 0, &n), LUA_ERRRUN);
+    assert_int_not_equal(lua_resume(T, NULL, 0, &n), LUA_OK); /* given up, or an error */
+    lua_getglobal(L, "host");
+    lua_getfield(L, -1, "after");
+    assert_true(lua_isnil(L, -1));
 }
 
 static void count_hook(lua_State *L, lua_Debug *ar)
@@ -290,6 +293,31 @@ static void test_readonly(void **state)
 }
 
 /* --- load_chunk --- */
+
+static int write_chunk(lua_State *L, const void *p, size_t n, void *b)
+{
+    luaL_addlstring(b, p, n);
+    return 0;
+}
+
+/* S-510: good bytecode, too. */
+static void test_bytecode(void **state)
+{
+    lua_State *L = *state;
+    luaL_Buffer b;
+    lua_getglobal(L, "host");
+    lua_getfield(L, -1, "load_chunk");
+    luaL_buffinit(L, &b);
+    assert_int_equal(luaL_loadstring(L, "return 1"), LUA_OK);
+    assert_int_equal(lua_dump(L, write_chunk, &b, 1), 0);
+    lua_pop(L, 1);
+    luaL_pushresult(&b);
+    lua_pushliteral(L, "=b");
+    lua_newtable(L);
+    assert_int_equal(lua_pcall(L, 3, 2, 0), LUA_OK);
+    assert_true(lua_isnil(L, -2));
+    assert_non_null(strstr(lua_tostring(L, -1), "binary chunk"));
+}
 
 static void test_load_chunk(void **state)
 {
@@ -402,6 +430,7 @@ int main(void)
         RUN_TEST(test_wait_in_pcall),
         RUN_TEST(test_handler_has_hooks),
         RUN_TEST(test_readonly),
+        RUN_TEST(test_bytecode),
         RUN_TEST(test_load_chunk),
         RUN_TEST(test_language_traps),
     };
