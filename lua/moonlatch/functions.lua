@@ -2,7 +2,6 @@
 --
 -- Names that do not exist, patterns that backtrack, and state that requests would share: a function that changes a local of
 -- the file is refused, and the tables its functions refer to become read-only (S-508).
-local results = require("moonlatch.results")
 local scope = require("moonlatch.scope")
 local vocab = require("moonlatch.vocab")
 local words = require("moonlatch.words")
@@ -113,12 +112,12 @@ local function walk(value, each)
   end
 end
 
--- Whether a table and all in it are plain: what has a metatable is the host's or ours, and must stay what it is.
-local function is_plain(value, depth)
-  if type(value) ~= "table" then return true end
+-- Whether a table can become a view. Results cannot: a view of one would be none.
+local function can_freeze(value, depth)
+  if type(value) ~= "table" or words.is_spec(value) then return true end
   if metatable(value) or depth > 32 then return false end
   for _, field in next, value do
-    if words.is_spec(field) or results.kind(field) or not is_plain(field, depth + 1) then return false end
+    if not can_freeze(field, depth + 1) then return false end
   end
   return true
 end
@@ -127,7 +126,7 @@ local function freeze(check, fn)
   for i = 1, 255 do
     local name, value = getupvalue(fn, i)
     if not name then break end
-    local freezes = type(value) == "table" and name ~= "_ENV" and is_plain(value, 1)
+    local freezes = type(value) == "table" and name ~= "_ENV" and can_freeze(value, 1)
     if freezes then setupvalue(fn, i, check.host.readonly(value)) end
   end
 end

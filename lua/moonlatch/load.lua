@@ -1,7 +1,6 @@
 --- Text to table: runs a policy file and those it requires, and says what went wrong in operators' words.
 local lex = require("moonlatch.lex")
 local words = require("moonlatch.words")
-local getinfo = debug.getinfo
 
 local load = {}
 load.__index = load
@@ -41,7 +40,7 @@ function load:file_of(short) return self.names[short] end
 
 --- Changes when a text of the policy does.
 function load:fingerprint()
-  if self.loading then error("the cache is for functions, not for loading", 0) end
+  if self.loading then error("the cache is for functions, not for loading", 3) end
   if not self.scope then
     local texts = {}
     for i, file in ipairs(self.files) do texts[i] = self.host.sha256(self.sources[file]) end
@@ -80,20 +79,26 @@ function load:compile(filename, source)
   return chunk
 end
 
---- require("name") of a policy: the value of the file beside it, run once. Raises without a place: load:explain finds it.
+--- require("name") of a policy: the value of the file beside it, run once. Our caller leaves by a tail call: level 2 of an error
+-- is the policy.
 function load:module(name)
   local loaded = self.modules[name]
   if loaded then return loaded.value end
-  for _, other in ipairs(self.stack) do
-    if other == name then
-      error(("require: %s requires itself (%s > %s)"):format(name, table.concat(self.stack, " > "), name), 0)
-    end
+  local way, circle = {}, false
+  for i, outer in ipairs(self.stack) do
+    way[i] = outer.name
+    circle = circle or outer.name == name
   end
+  if circle then error(("require: %s requires itself (%s > %s)"):format(name, table.concat(way, " > "), name), 2) end
   local source, filename = self.host.module(name)
-  if not source then error(("there is no file %s.lua beside the policy"):format(name), 0) end
-  local depth, outer = #self.stack, self.running
-  local _ <close> = setmetatable({}, { __close = function() self.stack[depth + 1], self.running = nil, outer end })
-  self.stack[depth + 1], self.running = name, filename
+  if not source then error(("there is no file %s.lua beside the policy"):format(name), 2) end
+  local depth = #self.stack
+  local outer = depth > 0 and self.stack[depth].file or self.main
+  local _ <close> = setmetatable({}, { __close = function(_, raised)
+    self.stack[depth + 1] = nil
+    if raised == nil then self.running = outer end
+  end })
+  self.stack[depth + 1], self.running = { name = name, file = filename }, filename
   local value = self:compile(filename, source)()
   if value == nil then value = true end
   self.modules[name] = { value = value }
@@ -112,18 +117,7 @@ local function plain(text)
   return text
 end
 
--- The line of the policy that runs while an error is handled: an error without a place was raised below it.
-local function place_now(self)
-  for level = 3, 60 do
-    local at = getinfo(level, "Sl")
-    if not at then break end
-    local file = self.names[at.short_src]
-    if file and at.currentline > 0 then return file, at.currentline end
-  end
-  return self.running, 1
-end
-
--- Handler of xpcall: any raised value to a diagnostic.
+-- Any raised value to a diagnostic. What was raised without a place is put at the head of the file that was running.
 function load:explain(raised)
   if type(raised) == "table" and raised.diagnostic then return raised end
   local file, line, text
@@ -135,18 +129,18 @@ function load:explain(raised)
   else
     text = ("error() takes a text, not a %s"):format(type(raised))
   end
-  if not file then file, line = place_now(self) end
+  if not file then file, line = self.running, 1 end
   return { code = "load", file = file, line = line, text = text }
 end
 
 --- Runs the policy. Returns what it returned, or nil and a diagnostic.
 function load:run(source)
-  local function chunk() return self:compile(self.main, source)() end
-  local ok, value = xpcall(chunk, function(raised) return self:explain(raised) end)
+  local ok, value = pcall(function() return self:compile(self.main, source)() end)
   self.loading = false
   if ok then return value end
-  value.level, value.column = "error", 1
-  return nil, value
+  local diagnostic = self:explain(value)
+  diagnostic.level, diagnostic.column = "error", 1
+  return nil, diagnostic
 end
 
 return load

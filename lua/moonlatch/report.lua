@@ -4,7 +4,7 @@
 -- codes (docs), hint one suggestion or nil. column and width count bytes, as editors' file:line:col does.
 local report = {}
 
-local SHOWN = 100
+local SHOWN, TEXT_MAX = 100, 400
 
 local function before(a, b)
   if a.file ~= b.file then return a.order < b.order end
@@ -32,9 +32,10 @@ local function source_line(source, line)
 end
 
 local function render(d, sources)
-  local lines = { ("%s:%d:%d: %s[%s]: %s"):format(d.file, d.line, d.column, d.level, d.code, (d.text:gsub("[%c\127]", " "))) }
+  local what = d.text:sub(1, TEXT_MAX):gsub("[%c\127]", " ")
+  local lines = { ("%s:%d:%d: %s[%s]: %s"):format(d.file, d.line, d.column, d.level, d.code, what) }
   local text = source_line(sources[d.file] or "", d.line)
-  local hint = d.hint and " " .. d.hint:gsub("[%c\127]", " ") or ""
+  local hint = d.hint and " " .. d.hint:sub(1, TEXT_MAX):gsub("[%c\127]", " ") or ""
   if text and d.column <= #text + 1 then
     local width = math.max(1, d.width or #text:match("^%s*(.-)%s*$"))
     lines[#lines + 1] = ("%5d | %s"):format(d.line, text)

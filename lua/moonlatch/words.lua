@@ -92,7 +92,7 @@ local function environment(host, load)
     local value = get(name, default)
     if value == nil then return default end
     if BOOLEANS[value] == nil then
-      error(("%s is %q; it must be true or false, on or off, yes or no, 1 or 0"):format(name, value:sub(1, 40)), 2)
+      error(name .. " must be true or false, on or off, yes or no, 1 or 0", 2) -- the value may be anything: not shown
     end
     return BOOLEANS[value]
   end

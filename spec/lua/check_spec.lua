@@ -170,6 +170,20 @@ describe("the checker", function()
     assert.truthy(report:find("... and 200 more", 1, true))
   end)
 
+  it("says the same thing of the same place once", function()
+    local source = 'local routes = {} for i = 1, 9 do routes[i] = { path = "/" .. i, login = { provider = "crop", clients = "none" } } end\n'
+    local report, errors = checking.check(source .. policy "routes = routes")
+    assert.equal(1, errors)
+    assert.equal(1, select(2, report:gsub("there is no provider 'crop'", "")))
+  end)
+
+  it("freezes specs too", function()
+    local p = checking.normalised('local own = authn.anonymous { user = "a" }\nreturn { api = 1, authenticators = { own }, '
+      .. "authorize = { function(id) own.options.user = id return true end } }")
+    assert.is_false((pcall(p.authorize[1].options.run, "root")))
+    assert.equal("a", p.authenticators[1].options.user)
+  end)
+
   it("bounds lists", function()
     local source = "local rules = {} for i = 1, 33 do rules[i] = function() return true end end\n" .. policy "authorize = rules"
     assert.truthy(checking.check(source):find("policy.authorize has more than 32 elements", 1, true))

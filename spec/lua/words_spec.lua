@@ -28,12 +28,12 @@ describe("env", function()
   it("takes nothing else for a boolean", function()
     for _, word in ipairs { "", "2", "ON", "maybe", " true" } do
       local why = problem_of(named 'env.bool("STRICT")', { env = { STRICT = word } })
-      assert.truthy(why:find(("STRICT is %q; it must be true or false"):format(word), 1, true), why)
+      assert.equal("p.lua:1:1: error[load]: STRICT must be true or false, on or off, yes or no, 1 or 0", why)
     end
   end)
 
   it("splits lists at commas and trims", function()
-    assert.equal("a|b c|d", value_of('table.concat(env.list("A"), "|")', { A = " a ,, b c,d," }))
+    assert.equal("a|b c|d", value_of('table.concat(env.list("A"), "|")', { A = " a ,, b c, ,d," }))
     assert.equal("0", value_of('#env.list("A", "x")', { A = "" }))
     assert.equal("x|y", value_of('table.concat(env.list("A", "x,y"), "|")', {}))
     assert.equal("x,y", value_of('env.list("A", { "x,y" })[1]', {}))
@@ -53,10 +53,6 @@ describe("env", function()
     end
   end)
 
-  it("does not show what a variable holds when it is wrong by far", function()
-    local why = problem_of(named 'env.bool("A")', { env = { A = ("x"):rep(1000) } })
-    assert.is_true(#why < 200)
-  end)
 end)
 
 describe("the environment", function()
