@@ -1,6 +1,6 @@
 /* The environment of policies: what is in it (S-501), that it cannot be changed or climbed out of,
  * pcall and xpcall, views, load_chunk. */
-#include "script/lua_run.h"
+#include "lua_run.h"
 
 #include <time.h>
 

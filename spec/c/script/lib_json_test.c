@@ -1,5 +1,5 @@
 /* json_decode, json_encode, json_list, yaml_decode. */
-#include "script/lua_run.h"
+#include "lua_run.h"
 
 #include "base/clock.h"
 

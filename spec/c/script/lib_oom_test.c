@@ -1,6 +1,6 @@
 /* Every allocation fails once: over opening the libraries and a script that uses every function. No
  * crash, no leak (sanitizers look), and the state can be closed. */
-#include "script/lua_run.h"
+#include "lua_run.h"
 
 struct failing {
     long left;   /* allocations until one fails; negative: none does */

@@ -1,6 +1,6 @@
 /* string and table: bounds of every function, the matcher's budget (S-515), and a comparison with
  * Lua's own libraries over random inputs (S-516). ML_DIFFERENTIAL sets the number of rounds. */
-#include "script/lua_run.h"
+#include "lua_run.h"
 
 #include <time.h>
 

@@ -1,5 +1,5 @@
 /* base64, sha256, equals, url_*, utf8_ok; regex; secrets. */
-#include "script/lua_run.h"
+#include "lua_run.h"
 
 static void test_text(void **state)
 {
