@@ -434,6 +434,28 @@ static void limit_of_body(void **state)
     }
 }
 
+/* A body larger than any buffer passes through it. */
+static void body_over_buffer(void **state)
+{
+    struct ml_http_limits limits = ml_http_default_limits;
+    limits.header_bytes = 1000;
+    for (int keep = 0; keep < 2; keep++) {
+        struct fixture *f = fixture_new(&limits, keep);
+        char *body = padded("b", "e", 60000);
+        dial(f);
+        say_z(f, POST "Content-Length: 60000\r\n\r\n");
+        say(f, body, 60000);
+        if (keep) {
+            assert_int_equal(f->body_n, 60000);
+            assert_memory_equal(f->body, body, 60000);
+        }
+        say_z(f, GET H "\r\n");
+        expect_answers(f, "200 200 ");
+        free(body);
+        fixture_free(f);
+    }
+}
+
 /* The wire form counts: data, sizes, extensions (S-124), trailers. "400\r\n" + 1024 + "\r\n" is
  * 1031. */
 static void limit_of_chunks(void **state)
@@ -524,17 +546,12 @@ static void kept_bodies(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole),
-        cmocka_unit_test(cut_everywhere),
-        cmocka_unit_test(byte_by_byte),
-        cmocka_unit_test(codings),
-        cmocka_unit_test(limit_of_target),
-        cmocka_unit_test(limit_of_head),
-        cmocka_unit_test(limit_of_count),
-        cmocka_unit_test(limit_of_body),
-        cmocka_unit_test(limit_of_chunks),
-        cmocka_unit_test(fields),
-        cmocka_unit_test(fields_over_growth),
+        cmocka_unit_test(whole),           cmocka_unit_test(cut_everywhere),
+        cmocka_unit_test(byte_by_byte),    cmocka_unit_test(codings),
+        cmocka_unit_test(limit_of_target), cmocka_unit_test(limit_of_head),
+        cmocka_unit_test(limit_of_count),  cmocka_unit_test(limit_of_body),
+        cmocka_unit_test(limit_of_chunks), cmocka_unit_test(body_over_buffer),
+        cmocka_unit_test(fields),          cmocka_unit_test(fields_over_growth),
         cmocka_unit_test(kept_bodies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
