@@ -17,6 +17,8 @@ local chain = {}
 local RETRY = { ["Retry-After"] = "1" }
 local CHALLENGE = { ["WWW-Authenticate"] = "Bearer" }                              -- RFC 6750 section 3
 local CHALLENGE_INVALID = { ["WWW-Authenticate"] = 'Bearer error="invalid_token"' } -- section 3.1
+local ROUTES_KEPT = 8 -- per cached credential
+local KEPT = {}       -- the wrapper's field that counts them
 local WHY_MAX = 300                                                                -- bytes of a policy error that are logged
 
 -- A run(req) that asks the policy's `when` first.
@@ -73,17 +75,44 @@ local function deny_forbidden(self, req, ready, why, status)
   return self.host.deny(req, own and own.status or status or 403, "denied", own and own.why or why)
 end
 
--- Works out all that depends on the credential alone. Never raises; a refusal is { refusal = kind, why = text, at = step }.
-local function prepare(self, member, wrapper)
+-- A refusal that the next request need not share: the outside may be back, the bug may be one of a moment.
+local function transient(refusal) return refusal == "unavailable" or refusal == "error" end
+
+-- The identity of a credential, the same for all routes: { user, values, view, claims, about }, or { refusal = kind, why = text }.
+local function identify(member, wrapper)
+  local known = wrapper[member.map]
+  if known then return known end
   local about = { expires_at = wrapper.expires }
   for key, value in pairs(member.about) do about[key] = value end
   local values, view, why = member.map(wrapper.claims, wrapper, about)
-  if not values then return { refusal = view, why = why, at = "identity" } end
-  local ready = { user = values.user, values = values, view = view, claims = wrapper.claims, about = about, verdicts = {} }
-  local rendered, problem = self.headers.prepare(ready)
-  if not rendered then ready.refusal, ready.why, ready.at = "deny", problem, "headers" end
+  if values then
+    known = { user = values.user, values = values, view = view, claims = wrapper.claims, about = about }
+  else
+    known = { refusal = view, why = why, at = "identity" }
+  end
+  if not transient(known.refusal) then wrapper[member.map] = known end
+  return known
+end
+
+-- What this route makes of an identity: { user, view, verdicts, [i] = text of header i }, or a refusal. Never raises.
+local function prepare(self, member, wrapper)
+  local id = identify(member, wrapper)
+  if id.refusal then return id end
+  local ready = { user = id.user, view = id.view, verdicts = {} }
+  local rendered, why = self.headers.prepare(id, ready)
+  if not rendered then ready.refusal, ready.why, ready.at = "deny", why, "headers" end
   for i, rule in ipairs(self.rules) do
-    if rule.pure then ready.verdicts[i] = rule.pure(values) or false end
+    if rule.pure then ready.verdicts[i] = rule.pure(id.values) or false end
+  end
+  return ready
+end
+
+-- Prepared, and kept: for the first routes only, so that a cached credential has a bounded size.
+local function ready_for(self, member, wrapper)
+  local ready = prepare(self, member, wrapper)
+  local kept = wrapper[KEPT] or 0
+  if kept < ROUTES_KEPT and not transient(ready.refusal) then
+    wrapper[member], wrapper[KEPT] = ready, kept + 1
   end
   return ready
 end
@@ -128,11 +157,7 @@ end
 
 -- The way of every allowed request.
 local function accepted(self, req, member, wrapper)
-  local ready = wrapper[member]
-  if not ready then
-    ready = prepare(self, member, wrapper)
-    if ready.refusal ~= "unavailable" and ready.refusal ~= "error" then wrapper[member] = ready end
-  end
+  local ready = wrapper[member] or ready_for(self, member, wrapper)
   if ready.refusal then return refused(self, req, member, ready) end
   self.step(req, member.name, "accept", ready.user)
   local rules = self.rules

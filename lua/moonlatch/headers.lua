@@ -34,25 +34,25 @@ function headers.names(policy)
 end
 
 -- The value of one template field, nil when there is none. Raises nothing; false and why for a claim that is no text.
-local function field_value(part, ready)
+local function field_value(part, id)
   local path = part.field:match("^claims%.(.+)$")
   local value
   if path then
-    value = identity.claim(ready.claims, path)
+    value = identity.claim(id.claims, path)
   else
-    value = ready.values[part.field]
-    if value == nil then value = ready.about[part.field] end
+    value = id.values[part.field]
+    if value == nil then value = id.about[part.field] end
   end
   if value == nil then return part.default end
   return identity.text(value) or false
 end
 
 -- One header's text; nil when a value is missing (then it is not sent); false and why when it cannot be sent.
-local function render(host, name, parts, ready)
+local function render(host, name, parts, id)
   local out = {}
   for i, part in ipairs(parts) do
     local value = part
-    if type(part) == "table" then value = field_value(part, ready) end
+    if type(part) == "table" then value = field_value(part, id) end
     if value == nil then return nil end
     if value == false then return false, ("header %s: {%s} is no text"):format(name, part.field) end
     out[i] = value
@@ -93,7 +93,7 @@ end
 
 --- names: of the whole policy; spec: the headers of this route. Returns {
 --   plan, wants_view (a function needs the identity's read-only view, and may raise),
---   prepare(ready) -> true | nil, why    fills ready[1..n] from ready.values, .claims, .about
+--   prepare(id, ready) -> true | nil, why    fills ready[1..n] from the identity's values, claims, about
 --   send(req, ready) }
 function headers.compile(host, names, spec)
   local kinds, templates, functions, wants_view = {}, {}, {}, false
@@ -108,10 +108,10 @@ function headers.compile(host, names, spec)
     end
   end
   local plan = host.plan(names, kinds)
-  local function prepare(ready)
+  local function prepare(id, ready)
     for i, name in ipairs(names) do
       if templates[i] then
-        local value, why = render(host, name, templates[i], ready)
+        local value, why = render(host, name, templates[i], id)
         if value == false then return nil, why end
         ready[i] = value
       end

@@ -108,7 +108,7 @@ local function check_groups(host, groups)
     if problem then refuse("deny", "a group's name " .. problem) end
     bytes = bytes + #group + 1
   end
-  if bytes > text.MAX then refuse("deny", "the user's groups are longer than 16 KiB") end
+  if bytes > text.MAX + 1 then refuse("deny", "the user's groups are longer than 16 KiB") end
   return groups
 end
 

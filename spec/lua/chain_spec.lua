@@ -58,6 +58,21 @@ describe("chain", function()
     end)
   end)
 
+  it("keeps what it worked out for eight routes, and no more", function()
+    local list = {}
+    for i = 1, 20 do list[i] = { name = "r" .. i, prefix = { "/r" .. i } } end
+    local count = 0
+    local p = made.play { routes = list, identity = { user = { claim = "email" }, n = { map = function() count = count + 1 return "n" end } } }
+    local token = p:idp("corp"):opaque { email = "alice" }
+    for _ = 1, 2 do
+      for i = 1, 20 do assert.sends(p:request { bearer = token, path = "/r" .. i }, { ["X-User"] = "alice" }) end
+    end
+    local wrapper, fields = select(2, next(p.fake.cache)).value, 0
+    for _ in pairs(wrapper) do fields = fields + 1 end
+    assert.equal(11, fields) -- claims, the identity, eight routes, their number
+    assert.equal(1, count)   -- the identity is one for all routes
+  end)
+
   describe("outcomes", function()
     it("goes on after skip and ends at accept", function()
       local p = made.play { authenticators = { custom("one", says(skip("not mine"))), custom("two", says(alice)) } }
