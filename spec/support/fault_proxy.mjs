@@ -2,7 +2,8 @@
 // provider behind it takes the proxy's address for its own.
 //
 // startFaultProxy({ target, host, port, control }) -> { host, port, target, calls, set(mode, options), reset(), close() }
-//   set(mode, { path, status, retryAfter, body, once })   path: prefix that the mode is for, the rest passes; default everything
+//   set(mode, { path, once, ... })   path: prefix that the mode is for, the rest passes; once: for one request only. Modes:
+//               pass; delay { delay ms }; refuse (nobody listens); status { status, body, retryAfter }; those of FAULTS and ANSWERS
 //   calls       how many requests came, by path;  maxOpen: the most at one time
 //   control     true: an HTTP port for other languages: PUT /mode?mode=hang&path=/me, GET /calls
 import http from "node:http";
@@ -65,9 +66,10 @@ export async function startFaultProxy({ target, host = "127.0.0.1", port = 0, co
         proxy.maxOpen = Math.max(proxy.maxOpen, ++open);
         response.once("close", () => open--);
         response.on("error", () => {});
-        const { mode, status, retryAfter, body, once } = path.startsWith(fault.path ?? "/") ? fault : { mode: "pass" };
+        const { mode, status, retryAfter, body, delay, once } = path.startsWith(fault.path ?? "/") ? fault : { mode: "pass" };
         if (once) fault = { mode: "pass" };
         if (mode === "pass") return forward(request, response);
+        if (mode === "delay") return setTimeout(forward, delay, request, response);
         if (FAULTS[mode]) return FAULTS[mode](response);
         if (ANSWERS[mode]) {
             const [code, headers, text] = ANSWERS[mode];
@@ -91,9 +93,8 @@ export async function startFaultProxy({ target, host = "127.0.0.1", port = 0, co
     const listen = (at) => new Promise((done, failed) => server.once("error", failed).listen(at, host, done));
     const stopListening = () => new Promise((done) => { server.close(done); server.closeAllConnections(); });
 
-    // "refuse" takes the listening socket away, "status" answers with options.status, "pass" is a good provider.
     proxy.set = async (mode, options = {}) => {
-        if (!["pass", "refuse", "status"].includes(mode) && !FAULTS[mode] && !ANSWERS[mode])
+        if (!["pass", "delay", "refuse", "status"].includes(mode) && !FAULTS[mode] && !ANSWERS[mode])
             throw new Error(`the fault proxy knows no mode ${mode}`);
         fault = { mode, ...options };
         if (mode === "refuse" && server.listening) await stopListening();

@@ -4,7 +4,7 @@
 //   MOONLATCH  the server's program, default build/dev/moonlatch      ENVOY     Envoy, default .venv/bin/envoy
 //   E2E_SLOW   factor on every wait (sanitizer builds)                E2E_LOGS  show the children's logs
 import assert from "node:assert/strict";
-import { copyFileSync, existsSync, mkdirSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { freePort, parseMetrics, raw, request, until } from "./client.mjs";
 import { startEcho } from "./echo.mjs";
@@ -18,7 +18,9 @@ const POOL_BOUND = 64; // connections that the server may keep open to one upstr
 export const ENVOYS = ["istio-http", "kubeflow"];
 
 // options: env (overrides; undefined removes a name), policy (a file, default policies/default.lua; copied, so tests may edit
-// stack.policy), envoys (names, default none), kubernetes (default true), wait ("ready", "live" or "none"), ports {check, readiness}
+// stack.policy), envoys (names, default none), kubernetes (default true), wait ("ready", "live" or "none"),
+// fault (a mode of the fault proxy to start with), configMap (the policy lies in a directory as kubelet makes it),
+// descriptors (limit of open files), ports { check, readiness, ENVOY }
 export async function startStack(options = {}) {
     const stack = new Stack(options);
     try {
@@ -34,8 +36,9 @@ class Stack {
     #secrets = new Set([CLIENT.secret]);
     #envoys = {};
 
-    constructor({ env = {}, policy = join(ROOT, "policies", "default.lua"), envoys = [], kubernetes = true, wait = "ready", ports = {} }) {
-        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, ports });
+    constructor({ env = {}, policy = join(ROOT, "policies", "default.lua"), envoys = [], kubernetes = true, wait = "ready",
+        fault, configMap = false, descriptors, ports = {} }) {
+        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports });
         this.dir = temporaryDirectory();
     }
 
@@ -53,10 +56,8 @@ class Stack {
             this.tokenreview = await startTokenReview(dir);
             this.#secrets.add(this.tokenreview.token);
         }
-        const policies = join(this.dir, "policies");
-        mkdirSync(policies);
-        this.policy = join(policies, "policy.lua");
-        copyFileSync(this.source, this.policy);
+        this.#installPolicy();
+        if (this.fault) await this.proxy.set(this.fault);
         this.checkPort = this.ports.check ?? await freePort();
         this.readinessPort = this.ports.readiness ?? await freePort();
         this.adminSocket = join(this.dir, "admin.sock");
@@ -65,6 +66,30 @@ class Stack {
             this.#envoys[name] = await startEnvoy(name, {
                 checkPort: this.checkPort, appPort: this.echo.port, gatewayPort: this.ports[name], dir: this.dir,
             });
+    }
+
+    #installPolicy() {
+        const policies = join(this.dir, "policies");
+        mkdirSync(policies);
+        this.policy = join(policies, "policy.lua");
+        if (this.configMap) {
+            this.swapConfigMap(readFileSync(this.source));
+            symlinkSync("..data/policy.lua", this.policy);
+        } else {
+            copyFileSync(this.source, this.policy);
+        }
+    }
+
+    // What kubelet does when a ConfigMap changes: a new directory, then ..data is renamed over.
+    swapConfigMap(text) {
+        const policies = join(this.dir, "policies");
+        const version = `..${Date.now()}_${Math.random()}`;
+        mkdirSync(join(policies, version));
+        writeFileSync(join(policies, version, "policy.lua"), text);
+        symlinkSync(version, join(policies, "..data_tmp"));
+        renameSync(join(policies, "..data_tmp"), join(policies, "..data"));
+        if (this.configMapVersion) rmSync(join(policies, this.configMapVersion), { recursive: true });
+        this.configMapVersion = version;
     }
 
     environment() {
@@ -82,10 +107,13 @@ class Stack {
     async startServer() {
         const binary = process.env.MOONLATCH ?? join(ROOT, "build", "dev", "moonlatch");
         if (!existsSync(binary)) throw new Error(`there is no ${binary}; build it (cmake --preset dev && cmake --build --preset dev) or set MOONLATCH`);
-        this.server = new Child("moonlatch", binary, ["serve", "--policy", this.policy], { env: this.environment() });
+        const limit = this.descriptors ? ["prlimit", `--nofile=${this.descriptors}`] : [];
+        const [command, ...args] = [...limit, binary, "serve", "--policy", this.policy];
+        this.server = new Child("moonlatch", command, args, { env: this.environment() });
         if (this.wait === "none") return;
         if (this.wait === "live") await this.server.ready("lives", async () => (await this.probe("/livez")).status === 200, 10000);
         else await this.server.ready("is ready", () => this.isReady(), 10000);
+        if (this.wait === "ready") await this.assertServes(); // what is opened once is open now
         this.baseline = this.server.descriptors(this.#pooledPorts());
     }
 
