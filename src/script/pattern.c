@@ -30,17 +30,19 @@ static inline int byte(const char *p)
 /* Past the end of a set, p at its '['. The first character is a member even when it is a ']'. */
 static const char *set_end(struct ml_pattern *m, const char *p)
 {
-    p++;
+    const char *begin = p++;
     if (p < m->end && *p == '^')
         p++;
     for (bool first = true;; first = false) {
         if (p >= m->end)
             luaL_error(m->L, "malformed pattern (missing ']')");
         if (*p == ']' && !first)
-            return p + 1;
+            break;
         if (*p++ == '%' && p < m->end)
             p++;
     }
+    spend(m, (p - begin) >> 3);
+    return p + 1;
 }
 
 /* Past the single-character item at p. */

@@ -34,7 +34,8 @@ void ml_pattern_init(struct ml_pattern *m, lua_State *L, struct ml_str subject,
                      struct ml_str pattern);
 /* Matches the pattern from p on at s. Returns where the match ends, or NULL. Raises on a malformed
  * pattern, as Lua does only when the match comes to that place, and when the steps are used up. */
-const char *ml_pattern_match(struct ml_pattern *m, const char *s, const char *p);
+const char *ml_pattern_match(struct ml_pattern *m, const char *s, const char *p)
+    __attribute__((nonnull));
 /* Pushes the captures of the match from s to e, the whole match when there are none and s is given;
  * returns their number. */
 int ml_pattern_push(struct ml_pattern *m, const char *s, const char *e);
