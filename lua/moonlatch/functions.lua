@@ -11,15 +11,24 @@ local WALK_MAX = 100000 -- tables and functions
 
 local function place(file, token) return { file = file, line = token.line, column = token.column, width = #token.text } end
 
+-- A policy that changes its environment would have names that nobody here knows (S-507).
+local function check_env(check, file, tokens)
+  for i, token in ipairs(tokens) do
+    local field = i > 1 and (tokens[i - 1].text == "." or tokens[i - 1].text == ":")
+    if token.kind == "name" and token.text == "_ENV" and not field then
+      check:error("unknown-word", place(file, token), words.unknown("_ENV"))
+    end
+  end
+end
+
 local function check_names(check, file, free)
   local globals, all = vocab.globals(), check.load.words
   for _, reference in ipairs(free) do
     local name, field = reference.token.text, reference.field
-    local exists = name ~= "_ENV" and rawget(all, name) ~= nil
     local fields = globals[name]
-    if reference.assigned and name ~= "_ENV" then
+    if reference.assigned then
       check:error("global", place(file, reference.token), words.assigned(name))
-    elseif not exists then
+    elseif rawget(all, name) == nil then
       check:error("unknown-word", place(file, reference.token), words.unknown(name, all))
     elseif field and type(fields) == "table" and not fields[field.text] then
       check:error("unknown-word", place(file, field), words.unknown_field(name, field.text, fields))
@@ -186,6 +195,7 @@ return function(check, policy)
     local read = scope.read(load.tokens[file])
     facts[file] = by_line(read.functions)
     for _, reference in ipairs(read.free) do load.uses_kube = load.uses_kube or reference.token.text == "kube" end
+    check_env(check, file, load.tokens[file])
     check_names(check, file, read.free)
     check_patterns(check, file, load.tokens[file])
     check_always_true(check, file, load.tokens[file])

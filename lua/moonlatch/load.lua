@@ -110,11 +110,13 @@ local SECRET_JOINED = "a secret cannot be joined to other text; pass it to an op
 -- What Lua says, in operators' words.
 local function plain(text)
   if text:find("secret") and (text:find("concatenat") or text:find("join")) then return SECRET_JOINED end
-  local what, name = text:match("^attempt to %w+ a nil value %((%w+) '([^']*)'%)$")
-  if name then return ("%s is nil here"):format(what == "field" and "the field '" .. name .. "'" or "'" .. name .. "'") end
   local kind = text:match("^attempt to concatenate a (%w+) value")
   if kind then return ("a %s cannot be joined to text"):format(kind) end
-  return text
+  local act, found, what, name = text:match("^attempt to (%w+) a (%w+) value %((%w+) '([^']*)'%)$")
+  if not name then return text end
+  local subject = what == "field" and "the field '" .. name .. "'" or "'" .. name .. "'"
+  if found == "nil" then return subject .. " is nil here" end
+  return ("%s is a %s; it %s"):format(subject, found, act == "call" and "cannot be called" or "has no fields")
 end
 
 -- Any raised value to a diagnostic. What was raised without a place is put at the head of the file that was running.
@@ -127,7 +129,7 @@ function load:explain(raised)
     line = file and tonumber(at)
     text = plain((file or short and short:find("%.lua$")) and rest or raised) -- a place of the library is not for operators
   else
-    text = ("error() takes a text, not a %s"):format(type(raised))
+    text = "error() takes a text, not " .. (raised == nil and "nil" or "a " .. type(raised))
   end
   if not file then file, line = self.running, 1 end
   return { code = "load", file = file, line = line, text = text }

@@ -3,7 +3,8 @@
 -- scope.read(tokens) -> { free = {reference...}, functions = {function...} }
 --   reference: { token, field = token or nil (x in json.x), assigned }
 --   function:  { line, outer = { name -> token that assigns a local of an enclosing function }, returns }
--- The text must have been compiled before. Blocks form a stack; a name belongs to the innermost block that declares it.
+-- _ENV is no name here. The text must have been compiled before. Blocks form a stack; a name belongs to the innermost block that
+-- declares it.
 local scope = {}
 
 -- Reserved words an expression can end with; behind them a name begins a statement.
@@ -129,7 +130,7 @@ end
 
 function Reader:reference(i)
   local token = self.tokens[i]
-  if token.text ~= "_ENV" and self:resolve(token.text) then return end
+  if self:resolve(token.text) or token.text == "_ENV" then return end
   local field = self:is(i + 1, ".") and self.tokens[i + 2] or nil
   self.free[#self.free + 1] = { token = token, field = field, assigned = self.assigned[token] }
 end

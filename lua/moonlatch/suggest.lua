@@ -21,7 +21,7 @@ end
 --- The candidate nearest to word, or nil when none is near. candidates: a list, or a table whose keys are the words.
 return function(word, candidates)
   if #word > 64 then return nil end
-  local limit = #word < 4 and 1 or #word // 4 + 1
+  local limit = math.max(1, #word // 4)
   local best, best_distance
   local function try(candidate)
     if type(candidate) ~= "string" or #candidate > 64 then return end

@@ -92,10 +92,20 @@ describe("the environment", function()
     end)
   end
 
-  it("keeps what a file does to _ENV in that file", function()
-    local files = { other = "_ENV = { }\nreturn { }" }
-    local report = checking.check('require("other")\n' .. named '"x"', { files = files })
-    assert.truthy(report:find("policies/other.lua:1:1: error[unknown-word]: a policy has no '_ENV'", 1, true), report)
+  -- S-507
+  for _, trick in ipairs {
+    "_ENV = { }", "local _ENV = { }", "local _ENV <const> = { }", "local function f(_ENV) return 1 end", "local function f() _ENV = nil end",
+    "local function f() return _ENV end", "for _ENV in pairs { } do end",
+  } do
+    it("refuses " .. trick, function()
+      local report = checking.check(('require("other")\n' .. named '"x"'), { files = { other = trick .. "\nreturn { }" } })
+      local line, column = report:match("policies/other.lua:(%d+):(%d+): error%[unknown%-word%]: a policy has no '_ENV'")
+      assert.same({ "1", tostring(trick:find("_ENV", 1, true)) }, { line, column }, report)
+    end)
+  end
+
+  it("refuses setmetatable(_ENV, ...)", function()
+    assert.truthy(problem_of("setmetatable(_ENV, { __index = 5 })"):find("a policy has no 'setmetatable'", 1, true))
   end)
 
   it("shares nothing between two loads", function()
