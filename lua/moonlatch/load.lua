@@ -5,7 +5,7 @@ local words = require("moonlatch.words")
 local load = {}
 load.__index = load
 
-local SIZE_MAX = 256 * 1024 -- bytes of one file; the largest example has 3 KiB
+local SIZE_MAX = 64 * 1024 -- bytes of one file, and what the bounded string library takes; the largest example has 3 KiB
 local FILES_MAX = 32
 local NAME_MAX = 50 -- Lua cuts longer chunk names when it prints them
 
@@ -50,7 +50,7 @@ function load:fingerprint()
 end
 
 local function problem_of_text(source)
-  if #source > SIZE_MAX then return "the file is larger than 256 KiB" end
+  if #source > SIZE_MAX then return "the file is larger than 64 KiB" end
   if source:find("^\27") then return "this is compiled code; a policy is text" end
   if source:find("^\xEF\xBB\xBF") then return "the file begins with a byte order mark; save it without" end
   if source:find("%z") then return "the file has a NUL byte; a policy is text" end
