@@ -143,7 +143,7 @@ static int l_decode_many(lua_State *L)
     return 0;
 }
 
-/* Prints; the bar is 5 us in a plain build. Sanitized ones only must end. */
+/* Prints, judges nothing: machines differ. Of about 5 us in a plain build jansson takes four. */
 static void test_speed(void **state)
 {
     lua_State *L = *state;
