@@ -135,6 +135,7 @@ int ml_http_server_new(struct ml_http_server **ret, const struct ml_http_options
     s->limits = options->limits ? *options->limits : ml_http_default_limits;
     s->handler = options->handler;
     s->ctx = options->ctx;
+    s->on_closed = options->on_closed;
     s->keep_body = options->keep_body;
     s->tick_ms = tick_of(&s->limits);
     uv_timer_init(s->loop, &s->tick); /* neither can fail */
@@ -145,6 +146,12 @@ int ml_http_server_new(struct ml_http_server **ret, const struct ml_http_options
     return 0;
 }
 
+static void tell_closed(struct ml_http_server *s)
+{
+    if (s->on_closed)
+        s->on_closed(s->ctx);
+}
+
 void ml_http_server_adopt(struct ml_http_server *s, int fd, const char *peer)
 {
     struct ml_http1_conn *c = NULL;
@@ -152,6 +159,7 @@ void ml_http_server_adopt(struct ml_http_server *s, int fd, const char *peer)
         c = calloc(1, sizeof *c);
     if (!c) {
         close(fd);
+        tell_closed(s);
         return;
     }
     c->server = s;
@@ -168,6 +176,7 @@ void ml_http_server_adopt(struct ml_http_server *s, int fd, const char *peer)
         if (c->wait == HTTP1_WAITS) { /* it never became a handle */
             s->connections--;
             free(c);
+            tell_closed(s);
         }
     }
 }
@@ -213,6 +222,7 @@ void ml_http1_gone(struct ml_http1_conn *c)
     ml_http1_drop_out(s, c->out);
     ml_http1_drop_out(s, c->sending);
     unlink_conn(&s->lists[HTTP1_CLOSED], c);
+    tell_closed(s);
     free(c);
     if (--s->connections == 0 && !s->closing)
         uv_timer_stop(&s->tick);

@@ -113,6 +113,7 @@ struct ml_http_server {
     struct ml_http_limits limits;
     ml_http_handler handler;
     void *ctx;
+    void (*on_closed)(void *ctx);
     bool keep_body, draining, closing;
     uv_timer_t tick; /* runs while there are connections */
     uv_idle_t idle;  /* runs while somebody is READY */
