@@ -103,7 +103,7 @@ local function environment(host, load)
   end
   function env.json(name, default)
     local value = get(name, default)
-    if value == nil then value = default end
+    if value == nil or value == "" then value = default end -- an empty text is no JSON
     if type(value) ~= "string" then return value end
     local decoded, why = host.json_decode(value)
     if why then error(("%s is no JSON: %s"):format(name, why), 2) end
