@@ -369,6 +369,27 @@ static void empty_lines_do_not_live(void **state)
     fixture_free(f);
 }
 
+/* A loop that stood still (another handler, the machine) has not read what is there: that is no
+ * slow peer. One that always stands still keeps its deadlines all the same. */
+static void stalled_loop(void **state)
+{
+    struct ml_http_limits l = quick();
+    l.header_ms = 200;
+    struct fixture *f = fixture_new(&l, false);
+    dial(f);
+    say_z(f, "GET / HTTP/1.1\r\n");
+    usleep(400000);
+    say_z(f, "Host: a\r\n\r\n");
+    expect_answers(f, "200 ");
+    say_z(f, "GET / HTTP/1.1\r\n");
+    for (int i = 0; i < 5; i++) {
+        usleep(200000);
+        pump(f);
+    }
+    expect_answers(f, "200 408 close ");
+    fixture_free(f);
+}
+
 static void slow_body(void **state)
 {
     struct ml_http_limits l = quick();
@@ -584,6 +605,23 @@ static void idle_is_cheap(void **state)
     fixture_free(f);
 }
 
+/* A burst of long heads does not stay in memory. */
+static void large_buffers_go(void **state)
+{
+    struct fixture *f = fixture_new(NULL, false);
+    char *value = ml_xcalloc(1, 20001);
+    memset(value, 'x', 20000);
+    dial(f);
+    say_z(f, "GET / HTTP/1.1\r\nHost: a\r\nA: ");
+    say(f, value, 20000);
+    assert_true(f->server->lists[HTTP1_HEADER].first->x->cap > HTTP1_BUFFER_KEEP);
+    say_z(f, "\r\n\r\n");
+    expect_answers(f, "200 ");
+    assert_int_equal(f->server->exchange_count, 0);
+    free(value);
+    fixture_free(f);
+}
+
 /* ---- what is written ---- */
 
 static void answer(struct fixture *f, const char *request, struct ml_http_response res)
@@ -719,6 +757,7 @@ int main(void)
         cmocka_unit_test(slow_header),
         cmocka_unit_test(idle_deadline),
         cmocka_unit_test(empty_lines_do_not_live),
+        cmocka_unit_test(stalled_loop),
         cmocka_unit_test(slow_body),
         cmocka_unit_test(slow_reader),
         cmocka_unit_test(reply_while_sending),
@@ -729,6 +768,7 @@ int main(void)
         cmocka_unit_test(bad_descriptor),
         cmocka_unit_test(drain),
         cmocka_unit_test(idle_is_cheap),
+        cmocka_unit_test(large_buffers_go),
         cmocka_unit_test(shape_of_answers),
         cmocka_unit_test(broken_answers),
         cmocka_unit_test(refusals),
