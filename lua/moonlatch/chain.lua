@@ -15,11 +15,11 @@ local routes = require("moonlatch.routes")
 local chain = {}
 
 local RETRY = { ["Retry-After"] = "1" }
-local CHALLENGE = { ["WWW-Authenticate"] = "Bearer" }                              -- RFC 6750 section 3
+local CHALLENGE = { ["WWW-Authenticate"] = "Bearer" }                               -- RFC 6750 section 3
 local CHALLENGE_INVALID = { ["WWW-Authenticate"] = 'Bearer error="invalid_token"' } -- section 3.1
-local ROUTES_KEPT = 8 -- per cached credential
-local KEPT = {}       -- the wrapper's field that counts them
-local WHY_MAX = 300                                                                -- bytes of a policy error that are logged
+local ROUTES_KEPT = 8                                                               -- per cached credential
+local KEPT = {}                                                                     -- the wrapper's field that counts them
+local WHY_MAX = 300                                                                 -- bytes of a policy error in log and trace
 
 -- A run(req) that asks the policy's `when` first.
 local function guarded(run, when)

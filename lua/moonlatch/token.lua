@@ -21,16 +21,15 @@ function token.issuer(host, text)
   return claims and type(claims.iss) == "string" and claims.iss or nil
 end
 
---- How long an answer about a token may be kept: `cache` seconds, but not past any of the moments given. Returns seconds and the
--- earliest moment (nil when there is none). Moments that are no numbers do not count.
-function token.lifetime(now, cache, ...)
-  local expires
+--- The earliest of some moments, of which each may be nil or, in a token that nobody has verified, anything: past it an answer
+-- about the token is not kept. nil when there is none.
+function token.earliest(...)
+  local first
   for i = 1, select("#", ...) do
     local moment = select(i, ...)
-    if type(moment) == "number" and (not expires or moment < expires) then expires = moment end
+    if type(moment) == "number" and (not first or moment < first) then first = moment end
   end
-  if expires and expires - now < cache then cache = math.max(0, expires - now) end
-  return cache, expires
+  return first
 end
 
 return token

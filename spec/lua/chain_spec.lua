@@ -112,6 +112,12 @@ describe("chain", function()
       assert.steps(d, "one:unavailable two:skip")
     end)
 
+    it("names all that could not be asked", function()
+      local function down() error(results.outage("timeout")) end
+      local d = made.play({ authenticators = { custom("one", down), custom("two", down) } }):request {}
+      assert.unavailable(d, "could not ask one, two")
+    end)
+
     it("lets another one accept although one could not be asked", function()
       local p = made.play { authenticators = {
         custom("one", function() error(results.outage("timeout")) end), custom("two", says(alice)) } }

@@ -76,8 +76,8 @@ local function lead(self, credential, opened)
   end
   local claims, verdict, why = ask(self, credential)
   if claims then
-    local ttl, expires = token.lifetime(host.now(), self.cache, unverified and unverified.exp)
-    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, ttl, expires)
+    local expires = token.earliest(unverified and unverified.exp)
+    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, self.cache, expires)
   end
   if verdict == "refuse" then
     host.settle(ticket, "refuse", why, refused_ttl)

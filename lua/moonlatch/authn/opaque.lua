@@ -72,8 +72,8 @@ local function lead(self, credential, opened)
   end
   local claims, verdict, why = ask(self, credential)
   if claims then
-    local ttl, expires = token.lifetime(host.now(), self.cache, claims.exp, unverified and unverified.exp)
-    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, ttl, expires)
+    local expires = token.earliest(claims.exp, unverified and unverified.exp)
+    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, self.cache, expires)
   end
   if verdict == "refuse" then
     host.settle(ticket, "refuse", why, self.cache > 0 and REFUSED_TTL or 0)
