@@ -253,6 +253,49 @@ static void client_certificates(void **state)
     drop(&me);
 }
 
+/* Two workers, each with its loop and its client, share the system's roots. */
+static void *work(void *arg)
+{
+    struct loopback *server = arg;
+    struct world w = {0};
+    uv_loop_init(&w.loop);
+    ml_client_new(&w.client, &(struct ml_client_options){.loop = &w.loop});
+    long good = 0;
+    for (int i = 0; i < 10; i++) {
+        char name[8], url[64];
+        snprintf(name, sizeof name, "u%d", i); /* a new one, a new handshake */
+        struct ml_upstream *u = upstream_of(&w, (struct ml_upstream_options){.name = name});
+        snprintf(url, sizeof url, "https://localhost:%d/ok", server->port);
+        struct ml_fetch_result *r = fetch(&w, (struct ml_fetch_request){.upstream = u}, url);
+        good += !r->error && r->status == 200;
+        ml_fetch_result_free(r);
+        ml_upstream_unref(u);
+    }
+    ml_client_close(w.client, NULL, NULL);
+    uv_run(&w.loop, UV_RUN_DEFAULT);
+    good += uv_loop_close(&w.loop);
+    return (void *)good;
+}
+
+static void two_workers(void **state)
+{
+    struct identity id = make((struct wish){.cn = "x", .san = "DNS:localhost"}, &root);
+    struct loopback server;
+    pthread_t threads[2];
+    SSL_CTX *ctx = context_of(&id);
+    loopback_start(&server, 0, ctx);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, work, &server);
+    for (int i = 0; i < 2; i++) {
+        void *good;
+        pthread_join(threads[i], &good);
+        assert_int_equal((long)good, 10);
+    }
+    loopback_stop(&server);
+    SSL_CTX_free(ctx);
+    drop(&id);
+}
+
 static void bad_options(void **state)
 {
     struct world w;
@@ -311,6 +354,7 @@ int main(void)
         cmocka_unit_test(good_certificates),   cmocka_unit_test(bad_certificates),
         cmocka_unit_test(old_protocols),       cmocka_unit_test(system_roots),
         cmocka_unit_test(client_certificates), cmocka_unit_test(bad_options),
+        cmocka_unit_test(two_workers),
     };
     return cmocka_run_group_tests(tests, tls_open, tls_close);
 }
