@@ -132,10 +132,7 @@ local function ordered(vocabulary, first)
   return names
 end
 
---- A table of options by its vocabulary, normalised: unknown names are errors, defaults are filled in. first: names to be
--- looked at before the others.
-function Check:options(at, value, vocabulary, first)
-  local made = {}
+function Check:unknown_options(at, value, vocabulary)
   for name in pairs(value) do
     if not vocabulary[name] then
       local near = type(name) == "string" and suggest(name, vocabulary)
@@ -143,6 +140,13 @@ function Check:options(at, value, vocabulary, first)
         near and ("did you mean '%s'?"):format(near))
     end
   end
+end
+
+--- A table of options by its vocabulary, normalised: unknown names are errors, defaults are filled in. first: names to be
+-- looked at before the others.
+function Check:options(at, value, vocabulary, first)
+  local made = {}
+  self:unknown_options(at, value, vocabulary)
   for _, name in ipairs(ordered(vocabulary, first)) do
     local option = vocabulary[name]
     local given = value[name]
@@ -188,7 +192,8 @@ function Check:chained(at, kind, value)
   local place = self:place_of_spec(at, value)
   local word = vocab[kind][value.type]
   if value.options.enabled == false then
-    self:unknown_only(place, value.options, word.options)
+    -- only the spelling is checked: the values may be empty variables
+    self:unknown_options(place, value.options, word.options)
     return nil
   end
   local spec = { kind = kind, type = value.type, line = value.line, file = value.file }
@@ -197,13 +202,6 @@ function Check:chained(at, kind, value)
   place.written_invalid = value.options.invalid ~= nil
   if word.later then self:not_built(place, place.label) end
   return spec, place
-end
-
--- Of what is switched off only the spelling is checked: its values may be empty variables.
-function Check:unknown_only(at, value, vocabulary)
-  for name in pairs(value) do
-    if not vocabulary[name] then self:options(at, { [name] = value[name] }, {}) end
-  end
 end
 
 --- Notes what this version cannot do yet; said only when nothing else is wrong.

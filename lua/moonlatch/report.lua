@@ -1,7 +1,10 @@
 --- Diagnostics to text: what operators read.
 --
--- A diagnostic is { file, line, column, width, level, code, text, hint }: level "error" or "warning", code one of the stable
--- codes (docs), hint one suggestion or nil. column and width count bytes, as editors' file:line:col does.
+-- A diagnostic is { file, line, column, width, level, code, text, hint }: level "error" or "warning", hint one suggestion or nil.
+-- column and width count bytes, as editors' file:line:col does. Codes are stable:
+--   errors    syntax load global unknown-word unknown-option missing-option wrong-type wrong-value unknown-provider unknown-field
+--             unreachable hole route-matches-all duplicate-header duplicate-name shared-state not-built
+--   warnings  downgrade slow-pattern always-true no-return
 local report = {}
 
 local SHOWN, TEXT_MAX = 100, 400

@@ -10,10 +10,11 @@ local getinfo = debug.getinfo
 
 local words = {}
 
-local spec_type = { __name = "constructor" }
-
---- Whether a value was made by authn.x { } or authz.x { }.
-function words.is_spec(value) return debug.getmetatable(value) == spec_type end
+--- Whether a value was made by authn.x { } or authz.x { }: { kind, type, line, file, options }.
+function words.is_spec(value)
+  local mt = debug.getmetatable(value)
+  return mt ~= nil and mt.spec == true
+end
 
 --- Why a global name does not exist, in operators' words. names: what exists.
 function words.unknown(name, names)
@@ -58,7 +59,10 @@ local function constructors(load, kind, list)
       local at = getinfo(2, "Sl")
       if type(options) ~= "table" then error(("%s takes its options in braces: %s { ... }"):format(word, word), 2) end
       local spec = { kind = kind, type = name, line = at.currentline, file = load:file_of(at.short_src), options = options }
-      return setmetatable(spec, spec_type)
+      return setmetatable({}, {
+        spec = true, __index = spec, __metatable = false,
+        __newindex = function() error(word .. " cannot be changed once it is made", 2) end,
+      })
     end
   end
   return closed(kind, made)
@@ -158,7 +162,7 @@ end
 
 --- The environment for one load, and the set of its names. load: the state of the load (load.lua).
 function words.environment(host, load)
-  local base = type(host.base) == "function" and host.base() or host.base
+  local base = host.base()
   local all = {}
   for name, value in pairs(base) do all[name] = value end
   for name, fields in pairs(calls(host, load, base)) do all[name] = closed(name, fields) end
