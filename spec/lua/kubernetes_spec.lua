@@ -25,6 +25,10 @@ describe("authn.kubernetes", function()
     assert.sends(p:request { bearer = "t" }, { ["X-User"] = "u", ["X-Groups"] = "g,system:authenticated" })
   end)
 
+  it("refuses an empty list of audiences: it would ask for none", function()
+    assert.error_matches(function() play { audiences = {} } end, "audiences is empty", 1, true)
+  end)
+
   it("adds system:authenticated once", function()
     assert.sends(reviewed { authenticated = true, user = { username = "u", groups = { "system:authenticated", "g" } } },
       { ["X-Groups"] = "system:authenticated,g" })

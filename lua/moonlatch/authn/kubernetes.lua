@@ -1,11 +1,11 @@
 --- authn.kubernetes: a service account's or user's token, asked of the API server (TokenReview).
 --
--- The API server cannot say "not mine" either; a JWT of one of the policy's providers is skipped and never sent there.
--- KUBERNETES_REVIEW_ALL=true sends those too, for clusters whose API server trusts the same provider.
-local token = require("moonlatch.token")
+-- A JWT of one of the policy's providers is skipped and never sent to the API server; KUBERNETES_REVIEW_ALL=true sends those
+-- too, for clusters whose API server trusts the same provider.
+local asked = require("moonlatch.authn.asked")
+local text = require("moonlatch.text")
 
-local REFUSED_TTL = 5 -- seconds that a definite refusal is remembered
-local TIMEOUT = 3     -- seconds, unless the policy says otherwise
+local TIMEOUT = 3 -- seconds, unless the policy says otherwise
 local EVERYBODY = "system:authenticated"
 
 local function intersects(have, want)
@@ -17,21 +17,11 @@ local function intersects(have, want)
   return false
 end
 
-local function is_text_list(value)
-  if type(value) ~= "table" then return false end
-  local n = 0
-  for _, v in pairs(value) do
-    n = n + 1
-    if type(v) ~= "string" then return false end
-  end
-  return n == #value
-end
-
 -- The claims of an authenticated user, or nil and why the answer is malformed.
 local function claims_of(user)
   if type(user) ~= "table" or type(user.username) ~= "string" or user.username == "" then return nil, "no user name" end
   local groups = {}
-  if user.groups ~= nil and not is_text_list(user.groups) then return nil, "groups are no list of texts" end
+  if user.groups ~= nil and not text.is_list(user.groups) then return nil, "groups are no list of texts" end
   for i, group in ipairs(user.groups or {}) do groups[i] = group end
   if not intersects(groups, { EVERYBODY }) then groups[#groups + 1] = EVERYBODY end
   return { username = user.username, uid = user.uid, groups = groups, extra = user.extra }
@@ -39,9 +29,9 @@ end
 
 -- The API server's own words, unless they hold the token.
 local function refusal(status, credential)
-  local text = type(status.error) == "string" and status.error:sub(1, 200) or ""
-  if text == "" or text:find(credential:sub(1, 16), 1, true) then return "the API server refused the token" end
-  return "the API server refused the token: " .. text
+  local words = type(status.error) == "string" and status.error:sub(1, 200) or ""
+  if words == "" or words:find(credential:sub(1, 16), 1, true) then return "the API server refused the token" end
+  return "the API server refused the token: " .. words
 end
 
 -- The claims; or nil, "refuse" or "fail", and why.
@@ -59,34 +49,6 @@ local function ask(self, credential)
   return claims
 end
 
-local function lead(self, credential, opened)
-  local ticket <close> = opened -- whoever waits leads next if this raises
-  local host, refused_ttl = self.host, self.cache > 0 and REFUSED_TTL or 0
-  local problem = token.problem(credential)
-  if problem then
-    host.settle(ticket, "refuse", problem, 0)
-    return "invalid", problem
-  end
-  local unverified = token.peek(host, credential)
-  local owner = unverified and self.issuers[unverified.iss or false]
-  if owner then
-    local why = "the token is from provider " .. owner
-    host.settle(ticket, "accept", { skip = why }, refused_ttl)
-    return "skip", why
-  end
-  local claims, verdict, why = ask(self, credential)
-  if claims then
-    local expires = token.earliest(unverified and unverified.exp)
-    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, self.cache, expires)
-  end
-  if verdict == "refuse" then
-    host.settle(ticket, "refuse", why, refused_ttl)
-    return "invalid", why
-  end
-  host.settle(ticket, "fail", why)
-  return "unavailable", why
-end
-
 -- Issuers whose tokens are somebody else's business: issuer to provider name.
 local function foreign_issuers(host, providers, cluster_issuer)
   local issuers = {}
@@ -97,33 +59,26 @@ local function foreign_issuers(host, providers, cluster_issuer)
   return issuers
 end
 
---- context: { kube = function() -> kube, providers = the policy's }. Returns run(req) -> outcome, wrapper or why.
+--- context: { kube = function() -> kube, providers = the policy's }. Returns run(req) -> outcome, wrapper or why, and what this
+-- kind of credential offers.
 return function(host, options, context)
-  local cluster = context.kube()
-  local audiences = options.audiences
-  if audiences and #audiences == 0 then audiences = nil end
-  local self = {
-    host = host, kube = cluster, cache = options.cache or 0, timeout = options.timeout or TIMEOUT, audiences = audiences,
-    issuers = foreign_issuers(host, context.providers, cluster.issuer),
-  }
-  local header = options.header or "Authorization"
+  local cluster, cache, audiences = context.kube(), options.cache or 0, options.audiences
+  if audiences and #audiences == 0 then error("authn.kubernetes: audiences is empty; name one, or leave the option out", 0) end
+  local self = { kube = cluster, timeout = options.timeout or TIMEOUT, audiences = audiences }
+  local issuers = foreign_issuers(host, context.providers, cluster.issuer)
   local skipped = {}
-  for issuer in pairs(self.issuers) do skipped[#skipped + 1] = issuer end
+  for issuer in pairs(issuers) do skipped[#skipped + 1] = issuer end
   table.sort(skipped)
-  local scope = "kubernetes " .. host.sha256(host.json_encode {
-    cluster.url, self.cache, host.json_list(audiences or {}), host.json_list(skipped),
+  local run = asked(host, {
+    header = options.header or "Authorization", cache = cache,
+    scope = "kubernetes " .. host.sha256(host.json_encode {
+      cluster.url, cache, host.json_list(audiences or {}), host.json_list(skipped),
+    }),
+    foreign = function(iss)
+      local owner = iss ~= nil and issuers[iss]
+      return owner and "the token is from provider " .. owner or nil
+    end,
+    ask = function(credential) return ask(self, credential) end,
   })
-  local begin = host.begin
-  return function(req)
-    local credential = req:credential(header)
-    if not credential then return "skip", "no bearer token in " .. header end
-    local state, value = begin(scope, header, credential)
-    if state == "hit" then
-      if value.skip then return "skip", value.skip end
-      return "accept", value
-    end
-    if state == "lead" then return lead(self, credential, value) end
-    if state == "refused" then return "invalid", value end
-    return "unavailable", value
-  end, { credential = "header", identity = { user = { claim = { "username" } }, groups = { claim = { "groups" } } } }
+  return run, { credential = "header", identity = { user = { claim = { "username" } }, groups = { claim = { "groups" } } } }
 end

@@ -1,10 +1,5 @@
 --- authn.opaque: an opaque access token, asked of the provider's UserInfo endpoint (OpenID Connect Core 1.0 section 5.3).
---
--- UserInfo has no way to say "not mine": its 401 is "invalid", which by default lets the chain go on. What can be read off
--- a token before asking anybody is its issuer, when it is a JWT: a token of somebody else is skipped and never sent.
-local token = require("moonlatch.token")
-
-local REFUSED_TTL = 5 -- seconds that a definite refusal is remembered
+local asked = require("moonlatch.authn.asked")
 
 -- RFC 6750 section 3.1: a 400 may say invalid_token as well.
 local function says_invalid_token(host, answer)
@@ -55,55 +50,21 @@ local function ask(self, credential)
   return read_answer(self, answer)
 end
 
--- It is ours to find out: nobody has asked about this credential lately.
-local function lead(self, credential, opened)
-  local ticket <close> = opened -- whoever waits leads next if this raises
-  local host = self.host
-  local problem = token.problem(credential)
-  if problem then
-    host.settle(ticket, "refuse", problem, 0)
-    return "invalid", problem
-  end
-  local unverified = token.peek(host, credential)
-  local issuer = unverified and unverified.iss
-  if issuer ~= nil and issuer ~= self.provider.issuer then
-    host.settle(ticket, "accept", { skip = "the token is from another issuer" }, self.cache > 0 and REFUSED_TTL or 0)
-    return "skip", "the token is from another issuer"
-  end
-  local claims, verdict, why = ask(self, credential)
-  if claims then
-    local expires = token.earliest(claims.exp, unverified and unverified.exp)
-    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, self.cache, expires)
-  end
-  if verdict == "refuse" then
-    host.settle(ticket, "refuse", why, self.cache > 0 and REFUSED_TTL or 0)
-    return "invalid", why
-  end
-  host.settle(ticket, "fail", why)
-  return "unavailable", why
-end
-
---- context: { provider = provider object }. Returns run(req) -> outcome, wrapper or why.
+--- context: { provider = provider object }. Returns run(req) -> outcome, wrapper or why, and what this kind of credential offers.
 return function(host, options, context)
+  local provider, cache = context.provider, options.cache or 0
   local self = {
-    host = host, provider = context.provider, cache = options.cache or 0,
-    timeout = options.timeout or context.provider.timeout, require_audience = options.require_audience,
+    host = host, provider = provider, timeout = options.timeout or provider.timeout, require_audience = options.require_audience,
   }
-  local header = options.header or "Authorization"
-  local scope = "opaque " .. host.sha256(host.json_encode {
-    context.provider.identity, self.cache, host.json_list(options.require_audience or {}),
+  local run = asked(host, {
+    header = options.header or "Authorization", cache = cache,
+    scope = "opaque " .. host.sha256(host.json_encode {
+      provider.identity, cache, host.json_list(options.require_audience or {}),
+    }),
+    foreign = function(iss)
+      if iss ~= nil and iss ~= provider.issuer then return "the token is from another issuer" end
+    end,
+    ask = function(credential) return ask(self, credential) end,
   })
-  local begin = host.begin
-  return function(req)
-    local credential = req:credential(header)
-    if not credential then return "skip", "no bearer token in " .. header end
-    local state, value = begin(scope, header, credential)
-    if state == "hit" then
-      if value.skip then return "skip", value.skip end
-      return "accept", value
-    end
-    if state == "lead" then return lead(self, credential, value) end
-    if state == "refused" then return "invalid", value end
-    return "unavailable", value
-  end, { credential = "header", provider = context.provider.name }
+  return run, { credential = "header", provider = provider.name }
 end
