@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { FLIGHT_KEYS = 65536, FLIGHT_WAITERS = 65536 };
+enum { FLIGHT_KEYS = 65536, FLIGHT_WAITERS = 65536, IN_FLIGHT = 64 };
 
 static int open_stores(struct ml_engine *e, struct ml_err *err)
 {
@@ -25,6 +25,7 @@ static int start_workers(struct ml_engine *e, struct ml_err *err)
     if (!wanted)
         wanted = ml_cpus();
     e->workers = ml_xcalloc(wanted, sizeof *e->workers);
+    e->in_flight = wanted < IN_FLIGHT ? IN_FLIGHT / wanted : 1;
     for (unsigned i = 0; i < wanted; i++) {
         int r = ml_worker_start(&e->workers[i], e, i, err);
         if (r != 0)
@@ -176,6 +177,11 @@ struct ml_script_options ml_engine_script_options(struct ml_engine *e)
         .env = ml_settings_env,
         .env_ctx = (void *)(uintptr_t)e->settings,
     };
+}
+
+unsigned ml_engine_in_flight(const struct ml_engine *e)
+{
+    return e->in_flight;
 }
 
 ml_http_handler ml_engine_check_handler(const struct ml_engine *e)

@@ -23,7 +23,7 @@ struct ml_engine {
     struct ml_board *board;
     uint8_t secret[32];
     struct ml_worker *workers;
-    unsigned worker_count;
+    unsigned worker_count, in_flight;
     bool closing;
     void (*closed)(void *ctx);
     void *closed_ctx;

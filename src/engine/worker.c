@@ -51,7 +51,8 @@ static void watch_readiness(struct ml_worker *w)
 static int open_parts(struct ml_worker *w)
 {
     struct ml_script_options script = ml_engine_script_options(w->engine);
-    struct ml_client_options client = {.loop = &w->loop};
+    struct ml_client_options client = {.loop = &w->loop,
+                                       .in_flight = ml_engine_in_flight(w->engine)};
     struct ml_http_options checks = {.loop = &w->loop,
                                      .handler = ml_engine_check_handler(w->engine),
                                      .ctx = w,
