@@ -12,10 +12,10 @@
 #include <unistd.h>
 
 const struct ml_http_limits ml_http_default_limits = {
-    .target_bytes = 16 * 1024,
-    .header_bytes = 64 * 1024,
+    .target_bytes = 16384,
+    .header_bytes = 65536,
     .header_count = 128,
-    .body_bytes = 64 * 1024,
+    .body_bytes = 65536,
     .connections = 20000,
     .header_ms = 5000,
     .idle_ms = 75000,

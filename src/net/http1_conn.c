@@ -6,7 +6,6 @@
 #include "base/err.h"
 #include "base/log.h"
 
-#include <netinet/in.h>
 #include <sys/socket.h>
 
 /* ---- reading ---- */

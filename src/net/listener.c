@@ -157,7 +157,7 @@ static int bind_tcp(const struct addrinfo *a, bool dual, struct ml_err *err, con
 /* Returns a bound descriptor or an error. ":port" without IPv6 on this machine is IPv4 only. */
 static int open_tcp(const char *address, struct ml_err *err)
 {
-    struct address a;
+    struct address a = {.any = false};
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
     struct addrinfo *found = NULL;
     int fd = parse_address(address, &a, err);
