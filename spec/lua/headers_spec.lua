@@ -75,6 +75,13 @@ describe("headers", function()
     assert.same({ "a", "b" }, p.loaded.headers)
   end)
 
+  it("are removed on a route that says false", function()
+    local p = made.play { headers = { A = "{user}" }, routes = { { name = "r", prefix = { "/r" }, headers = { A = false } } } }
+    local token = p:idp("corp"):opaque { email = "e" }
+    assert.removes(p:request { path = "/r", bearer = token }, "A")
+    assert.sends(p:request { bearer = token }, { A = "e" })
+  end)
+
   it("refuse one name in two spellings, and too many", function()
     assert.error_matches(function() request({ ["X-A"] = "a", ["x-a"] = "b" }, {}) end, "write it one way")
     local many = {}

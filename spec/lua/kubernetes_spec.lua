@@ -62,6 +62,7 @@ describe("authn.kubernetes", function()
     ["groups as text"] = { authenticated = true, user = { username = "u", groups = "admin" } },
     ["groups of numbers"] = { authenticated = true, user = { username = "u", groups = { 1 } } },
     ["HTML"] = "<html>", ["nothing"] = "", ["a list"] = "[]", ["another kind"] = '{"kind":"Status","status":"Failure"}',
+    ["a review of something else"] = '{"kind":"SelfSubjectReview","status":{"authenticated":true,"user":{"username":"u"}}}',
     ["status as text"] = '{"kind":"TokenReview","status":"x"}', ["no status"] = '{"kind":"TokenReview"}',
   } do
     it("takes a malformed answer for an outage: " .. name, function() assert.unavailable(reviewed(status), "malformed answer") end)
