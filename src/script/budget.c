@@ -3,8 +3,10 @@
  * A worker marks in its meter what it runs (two stores a stretch). The watchdog, one thread a
  * process, looks every 2 ms: when the same stretch has used more CPU of the worker's thread than it
  * may, it sends that thread SIGURG. The handler, on the worker's own thread, arms a hook on the
- * running state (lua_sethook is made for that) and marks the stretch as killed. The hook raises at
- * each instruction and stays armed, so that no pcall gets away with it.
+ * running state (lua_sethook is made for that). The hook lets the stretch go on for 2 ms more and
+ * then marks it as killed, raises at each instruction and stays armed, so that no pcall gets away
+ * with it. The respite is for a worker that a hypervisor stopped in the middle of an innocent
+ * stretch: that time counts as the thread's own, and the first instructions afterwards end it.
  *
  * The meter's list belongs to the lock; its atomics to the worker, the handler and the watchdog. */
 #include "script/internal.h"
@@ -17,7 +19,7 @@
 #include <signal.h>
 #include <time.h>
 
-enum { LOOK_MS = 2 };
+enum { LOOK_MS = 2, LOOK_IDLE_MS = 6, IDLE_LOOKS = 50, RESPITE_NS = 2000000 };
 
 const struct ml_budget ml_default_budget = {
     .resume_cpu_ms = 10,
@@ -42,6 +44,12 @@ static char kill_mark;
 
 static void on_hook(lua_State *L, lua_Debug *ar)
 {
+    struct ml_meter *m = atomic_load_explicit(&current, memory_order_relaxed);
+    if (!atomic_load_explicit(&m->killed, memory_order_relaxed)) {
+        if (ml_mono_ns() - m->armed_ns < RESPITE_NS)
+            return;
+        atomic_store_explicit(&m->killed, true, memory_order_relaxed);
+    }
     lua_pushlightuserdata(L, &kill_mark);
     lua_error(L);
 }
@@ -55,7 +63,9 @@ static void on_signal(int signal)
     /* A stretch that has ended since is not to be punished for the one before it. */
     if (!L || atomic_load(&m->sequence) != atomic_load(&m->asked))
         return;
-    atomic_store_explicit(&m->killed, true, memory_order_relaxed);
+    if (lua_gethookmask(L)) /* an earlier signal did */
+        return;
+    m->armed_ns = ml_mono_ns();
     lua_sethook(L, on_hook, LUA_MASKCOUNT | LUA_MASKLINE, 1);
 }
 
@@ -111,11 +121,14 @@ static bool thread_cpu(struct ml_meter *m, uint64_t *ret)
     return true;
 }
 
-static void look_at(struct ml_meter *m)
+/* Whether anything has run there since the last look. */
+static bool look_at(struct ml_meter *m)
 {
     uint64_t cpu, sequence = atomic_load_explicit(&m->sequence, memory_order_acquire);
+    bool active = sequence % 2 == 1 || sequence != m->latest;
+    m->latest = sequence;
     if (sequence % 2 == 0 || !thread_cpu(m, &cpu))
-        return;
+        return active;
     if (sequence != m->seen) {
         m->seen = sequence;
         m->seen_cpu = cpu;
@@ -123,17 +136,21 @@ static void look_at(struct ml_meter *m)
         atomic_store(&m->asked, sequence);
         pthread_kill(atomic_load_explicit(&m->thread, memory_order_relaxed), SIGURG);
     }
+    return true;
 }
 
 static void *watch(void *unused)
 {
+    unsigned idle = 0;
     pthread_mutex_lock(&watchdog.lock);
     while (!watchdog.stopping) {
+        bool active = false;
         for (struct ml_meter *m = watchdog.meters; m; m = m->next)
-            look_at(m);
+            active |= look_at(m);
+        idle = active ? 0 : idle + 1;
         struct timespec until;
         clock_gettime(CLOCK_MONOTONIC, &until);
-        until.tv_nsec += LOOK_MS * 1000000;
+        until.tv_nsec += (idle > IDLE_LOOKS ? LOOK_IDLE_MS : LOOK_MS) * 1000000;
         if (until.tv_nsec >= 1000000000) {
             until.tv_sec++;
             until.tv_nsec -= 1000000000;

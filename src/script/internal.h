@@ -36,7 +36,8 @@ struct ml_meter {
     _Atomic(pthread_t) thread;
     _Atomic(lua_State *) running; /* for the signal handler, on the same thread */
     _Atomic bool killed;
-    uint64_t seen, seen_cpu; /* the watchdog's own */
+    uint64_t armed_ns;               /* when the hook was armed; this thread's */
+    uint64_t latest, seen, seen_cpu; /* the watchdog's own */
 };
 /* false: the watchdog does not run, and nothing may run without it. */
 bool ml_meter_open(struct ml_meter *m);
