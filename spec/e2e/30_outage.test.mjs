@@ -70,7 +70,12 @@ describe("the provider's answer", () => {
     for (const status of [401, 403]) {
         it(`status ${status} is a refusal: 401`, async () => {
             await stack.proxy.set("status", { ...USERINFO, status });
-            assert.equal((await newcomer()).status, 401);
+            // Each worker has a breaker of its own; the other one may still be open from the case before.
+            await until("it is 401", async () => {
+                const answer = await newcomer();
+                assert.ok([401, 503].includes(answer.status), String(answer.status));
+                return answer.status === 401;
+            }, RECOVERY);
         });
     }
 
@@ -119,13 +124,13 @@ describe("while the provider is down (S-401)", () => {
 });
 
 describe("a provider that hangs (S-402, S-403, S-414)", () => {
-    it("does not collect more than 64 questions, and nobody waits past the deadline", async () => {
+    it("does not collect more than 64 questions a worker, and nobody waits past the deadline", async () => {
         stack.proxy.reset();
         await stack.proxy.set("hang", USERINFO);
         const tokens = await Promise.all(Array.from({ length: 300 }, () => stack.token("bob")));
         const answers = await Promise.all(tokens.map((token) => stack.check("/app", { token })));
         assert.deepEqual([...new Set(answers.map(({ status }) => status))], [503]);
-        assert.ok(stack.proxy.maxOpen <= 64, `${stack.proxy.maxOpen} questions at one time`);
+        assert.ok(stack.proxy.maxOpen <= 2 * 64, `${stack.proxy.maxOpen} questions at one time`);
         const slowest = Math.max(...answers.map(({ ms }) => ms));
         assert.ok(slowest < (DEADLINE + 1500) * SLOW, `the slowest answer took ${slowest} ms`);
     });
@@ -152,12 +157,20 @@ describe("a provider that comes and goes (S-410)", () => {
 
 describe("429 (S-408)", () => {
     it("is obeyed: the provider is left alone until Retry-After", async () => {
-        await stack.proxy.set("status", { ...USERINFO, status: 429, retryAfter: "1" });
-        await newcomer();
-        await stack.proxy.set("pass");
-        stack.proxy.reset();
-        for (let i = 0; i < 5; i++) await newcomer();
-        assert.equal(stack.userinfoCalls(), 0);
+        const own = await startStack({ kubernetes: false, env: { MOONLATCH_WORKERS: "1" } });
+        try {
+            await own.proxy.set("status", { ...USERINFO, status: 429, retryAfter: "3" });
+            const started = performance.now();
+            assert.equal((await own.check("/app", { token: await own.token("bob") })).status, 503);
+            await own.proxy.set("pass");
+            own.proxy.reset();
+            for (let i = 0; i < 5; i++) assert.equal((await own.check("/app", { token: await own.token("bob") })).status, 503);
+            assert.equal(own.userinfoCalls(), 0);
+            await until("a new user gets in", async () => (await own.check("/app", { token: await own.token("bob") })).status === 200);
+            assert.ok(performance.now() - started > 2900);
+        } finally {
+            await own.stop();
+        }
     });
 
     for (const retryAfter of ["-1", "soon", "Thu, 01 Jan 1970 00:00:00 GMT", "99999999999999999999"]) {

@@ -65,10 +65,11 @@ describe("no target gets in without a credential", () => {
 
     for (const envoy of ENVOYS) {
         it(`through Envoy as in ${envoy}.yaml`, async () => {
-            const calls = stack.echo.calls;
-            // Envoy itself makes "/public" of "/\\public", for the check and for the application alike.
-            for (const target of TARGETS.filter((each) => !each.startsWith("/\\"))) {
+            for (const target of TARGETS) {
+                const calls = stack.echo.calls;
                 const answer = await stack.rawVia(envoy, head(target));
+                // Envoy makes "/public" of "/\\public", for the check and for the application alike.
+                if (stack.echo.calls !== calls && /^\/public(\/[a-z]+)?$/.test(stack.echo.last.path)) continue;
                 assertDenied(answer, target);
                 assert.equal(stack.echo.calls, calls, `the application was called for ${target}`);
             }

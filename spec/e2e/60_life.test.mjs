@@ -73,13 +73,18 @@ describe("start", () => {
         await own.stop();
     });
 
-    for (const name of ["OIDC_PROVIDER", "CLIENT_ID"]) {
-        it(`without ${name} it refuses, by name (S-022)`, async () => {
-            const own = await startStack({ kubernetes: false, env: { [name]: undefined }, wait: "none" });
-            await until("it has ended", () => !own.server.running);
-            assert.ok(Number.isInteger(own.server.code) && own.server.code !== 0, String(own.server.code));
-            assert.match(own.server.log, new RegExp(name));
-            await own.stop();
+    for (const [name, value] of [["OIDC_PROVIDER", undefined], ["OIDC_PROVIDER", "no url"], ["KUBECONFIG", "/no/such/file"],
+        ["CACHE_ENABLED", "maybe"], ["SKIP_AUTH_URLS", "/"], ["SERVER_PORT", "99999"]]) {
+        it(`with ${name}=${value ?? "(unset)"} it refuses, by name (S-022, S-458)`, async () => {
+            const kubernetes = name === "KUBECONFIG";
+            const own = await startStack({ kubernetes, env: { [name]: value }, wait: "none" });
+            try {
+                await until("it has ended", () => !own.server.running);
+                assert.ok(Number.isInteger(own.server.code) && own.server.code !== 0, String(own.server.code));
+                assert.match(own.server.log, new RegExp(`${name}|${value}`));
+            } finally {
+                await own.stop();
+            }
         });
     }
 });

@@ -14,7 +14,7 @@ process.on("exit", () => {
     for (const child of living) child.process.kill("SIGKILL");
     for (const dir of directories) rmSync(dir, { recursive: true, force: true });
 });
-for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]]) process.once(signal, () => process.exit(code));
+for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]]) process.on(signal, () => process.exit(code));
 
 // A directory that is gone when this process ends.
 export function temporaryDirectory() {
