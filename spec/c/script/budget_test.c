@@ -83,7 +83,7 @@ static double request_ms(struct ml_vm *vm, const char *name)
         if (a.d.action != ML_DENY)
             fail_msg("allowed: %s", name);
         assert_failed(&a, "error");
-        if (!strstr(last_reason(&a), "of CPU") && !strstr(last_reason(&a), "stack overflow"))
+        if (!strstr(last_reason(&a), "ms of CPU") && !strstr(last_reason(&a), "stack overflow"))
             fail_msg("%s: %s", name, last_reason(&a));
         ask_done(&a);
     }

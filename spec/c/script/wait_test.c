@@ -80,7 +80,8 @@ static void test_origins(void **state)
         a.request.query = ml_str_z(queries[i]);
         ask_start(&a, vm);
         ask_wait(&a, &world);
-        assert_string_equal(last_reason(&a), "");
+        if (a.d.action != ML_ALLOW)
+            print_error("%d: %s\n", i, last_reason(&a));
         assert_int_equal(a.d.action, ML_ALLOW);
         ask_done(&a);
     }
@@ -139,11 +140,13 @@ static void test_too_many_calls(void **state)
     ask_done(&a);
 }
 
-/* Stretches of 4 ms each, 50 ms in all. */
+/* Stretches of 6 ms each, 50 ms in all. */
 static void test_request_cpu(void **state)
 {
     struct ask a;
-    ask_body(&world,
+    struct world w;
+    world_open_with(&w, &shared, ml_default_budget);
+    ask_body(&w,
              "for i = 1, 30 do local t = host.now() while host.now() - t < 0.006 do end\n"
              "host.fetch { url = at .. '/ok' } end allow()",
              &a);
@@ -151,6 +154,7 @@ static void test_request_cpu(void **state)
     assert_non_null(strstr(last_reason(&a), "ms of CPU"));
     assert_in_range(server.requests, 2, 29);
     ask_done(&a);
+    world_close(&w);
 }
 
 static void test_cancel(void **state)
