@@ -1,12 +1,10 @@
 /* Byte slices. Pure functions; any thread. */
 #include "base/str.h"
 
-bool ml_str_ieq(struct ml_str a, struct ml_str b)
+bool ml_str_ieq_n(const char *a, const char *b, size_t n)
 {
-    if (a.n != b.n)
-        return false;
-    for (size_t i = 0; i < a.n; i++)
-        if (ml_lower(a.p[i]) != ml_lower(b.p[i]))
+    for (size_t i = 0; i < n; i++)
+        if (ml_lower(a[i]) != ml_lower(b[i]))
             return false;
     return true;
 }

@@ -10,13 +10,18 @@ static bool is_alnum(char c)
     return (c >= '0' && c <= '9') || (ml_lower(c) >= 'a' && ml_lower(c) <= 'z');
 }
 
-/* RFC 9110 5.6.2 tchar. */
-static bool is_tchar(char c)
-{
-    return is_alnum(c) || (c && strchr("!#$%&'*+-.^_`|~", c));
-}
+/* RFC 9110 5.6.2 tchar. Tables: names and values are looked at in every request and answer. */
+static const bool is_tchar[256] = {
+    ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true, ['!'] = true,  ['#'] = true,
+    ['$'] = true,         ['%'] = true,         ['&'] = true,         ['\''] = true, ['*'] = true,
+    ['+'] = true,         ['-'] = true,         ['.'] = true,         ['^'] = true,  ['_'] = true,
+    ['`'] = true,         ['|'] = true,         ['~'] = true,
+};
 
-/* RFC 6750 2.1 b64token without its '='. A table: tokens are long, and in every request. */
+/* Printable ASCII: needs no further look. */
+static const bool is_plain[256] = {[0x20 ... 0x7e] = true};
+
+/* RFC 6750 2.1 b64token without its '='. */
 static const bool is_b64token[256] = {
     ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true,
     ['_'] = true,         ['~'] = true,         ['+'] = true,         ['/'] = true,
@@ -27,7 +32,7 @@ bool ml_header_name_ok(struct ml_str name)
     if (name.n == 0 || name.n > NAME_MAX_BYTES)
         return false;
     for (size_t i = 0; i < name.n; i++)
-        if (!is_tchar(name.p[i]))
+        if (!is_tchar[(unsigned char)name.p[i]])
             return false;
     return true;
 }
@@ -44,11 +49,17 @@ bool ml_header_value_ok(struct ml_str value)
 {
     if (value.n == 0)
         return true;
-    if (value.n > VALUE_MAX_BYTES || value.p[0] == ' ' || value.p[value.n - 1] == ' ' ||
-        !ml_utf8_ok(value))
+    if (value.n > VALUE_MAX_BYTES || value.p[0] == ' ' || value.p[value.n - 1] == ' ')
         return false;
     const unsigned char *p = (const unsigned char *)value.p;
-    for (size_t i = 0; i < value.n; i++)
+    size_t plain = 0;
+    while (plain < value.n && is_plain[p[plain]])
+        plain++;
+    if (plain == value.n)
+        return true;
+    if (!ml_utf8_ok(value))
+        return false;
+    for (size_t i = plain; i < value.n; i++)
         if (p[i] < 0x20 || p[i] == 0x7f || is_unicode_break(p + i, value.n - i))
             return false;
     return true;

@@ -40,18 +40,18 @@ static void refuse(struct ml_worker *w, struct ml_exchange *x, int status, const
 }
 
 /* "a,b": what the gateway must take out of the client's request. A blanked header is named as well
- * as sent empty: a gateway that knows no removal overwrites it at least. */
-static struct ml_str removals(const struct check *c)
+ * as sent empty: a gateway that knows no removal overwrites it at least. false: no memory. */
+static bool removals(const struct check *c, struct ml_str *ret)
 {
     struct ml_buf b;
-    struct ml_str list = c->d.strip;
-    bool more = false;
+    size_t more = 0;
+    *ret = c->d.strip;
     for (size_t i = 0; i < c->d.upstream_count; i++)
-        more |= c->d.upstream[i].op != ML_HEADER_SET;
+        more += c->d.upstream[i].op != ML_HEADER_SET;
     if (!more)
-        return list;
+        return true;
     ml_buf_init(&b, 16 * 1024);
-    ml_buf_add_str(&b, list);
+    ml_buf_add_str(&b, c->d.strip);
     for (size_t i = 0; i < c->d.upstream_count; i++) {
         if (c->d.upstream[i].op == ML_HEADER_SET)
             continue;
@@ -59,16 +59,22 @@ static struct ml_str removals(const struct check *c)
             ml_buf_add(&b, ",", 1);
         ml_buf_add_str(&b, c->d.upstream[i].name);
     }
-    list = b.failed ? (struct ml_str){NULL, 0} : ml_arena_dup(c->request.arena, ml_buf_str(&b));
+    *ret = b.failed ? (struct ml_str){NULL, 0} : ml_arena_dup(c->request.arena, ml_buf_str(&b));
     ml_buf_done(&b);
-    return list;
+    return ret->p != NULL;
 }
 
 static void answer_allow(struct check *c)
 {
     struct ml_header headers[ML_UPSTREAM_HEADERS_MAX + 2];
     size_t n = 0;
-    struct ml_str remove = removals(c);
+    struct ml_str remove;
+    if (!removals(c, &remove)) { /* a header that should not pass would */
+        struct ml_header only[] = {no_store};
+        ml_exchange_reply(
+            c->x, &(struct ml_http_response){.status = 503, .headers = only, .header_count = 1});
+        return;
+    }
     for (size_t i = 0; i < c->d.upstream_count; i++)
         if (c->d.upstream[i].op != ML_HEADER_REMOVE)
             headers[n++] = (struct ml_header){c->d.upstream[i].name, c->d.upstream[i].value};
@@ -145,35 +151,19 @@ static bool connection_names(const struct ml_header *h, const struct ml_str *own
     return false;
 }
 
-static bool spelled_oddly(struct ml_str name)
-{
-    for (size_t i = 0; i < name.n; i++) {
-        char c = name.p[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-              c == '-'))
-            return true;
-    }
-    return false;
-}
-
 /* Why the headers cannot be judged, or NULL. */
 static const char *check_headers(struct ml_worker *w, const struct ml_http_request *req)
 {
     const struct ml_str *owned = NULL;
     size_t count = w->vm ? ml_vm_owned_headers(w->vm, &owned) : 0, credentials = 0;
-    bool owned_odd = false;
-    for (size_t k = 0; k < count; k++)
-        owned_odd |= spelled_oddly(owned[k]);
     for (size_t i = 0; i < req->header_count; i++) {
         const struct ml_header *h = &req->headers[i];
         if (ml_str_ieq(h->name, ML_STR("authorization")) && ++credentials > 1)
             return "more than one Authorization header\n";
         if (ml_str_ieq(h->name, ML_STR("connection")) && connection_names(h, owned, count))
             return "the Connection header names an identity header\n";
-        if (!owned_odd && !spelled_oddly(h->name))
-            continue;
         for (size_t k = 0; k < count; k++)
-            if (ml_header_is_alias(h->name, owned[k]))
+            if (h->name.n == owned[k].n && ml_header_is_alias(h->name, owned[k]))
                 return "a header is a misspelt identity header\n";
     }
     return NULL;
