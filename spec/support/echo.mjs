@@ -4,7 +4,7 @@ import http from "node:http";
 // -> { port, calls, last, close() }; the answer is { method, path, headers: [[name, value], ...] } with names in lower case.
 export async function startEcho() {
     const echo = { calls: 0, last: undefined };
-    const server = http.createServer((request, response) => {
+    const server = http.createServer({ maxHeaderSize: 128 * 1024 }, (request, response) => {
         echo.calls++;
         const headers = [];
         for (let i = 0; i < request.rawHeaders.length; i += 2)

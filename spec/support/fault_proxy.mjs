@@ -60,7 +60,7 @@ export async function startFaultProxy({ target, host = "127.0.0.1", port = 0, co
     let fault = { mode: "pass" };
     let open = 0;
 
-    const server = http.createServer((request, response) => {
+    const server = http.createServer({ maxHeaderSize: 128 * 1024 }, (request, response) => {
         const path = request.url.split("?")[0];
         proxy.calls[path] = (proxy.calls[path] ?? 0) + 1;
         proxy.maxOpen = Math.max(proxy.maxOpen, ++open);

@@ -79,8 +79,10 @@ export class Child {
         return code;
     }
 
-    rss() {
-        return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readFileSync(`/proc/${this.pid}/status`, "utf8"))[1]) * 1024;
+    // User and system time so far.
+    cpuSeconds() {
+        const fields = readFileSync(`/proc/${this.pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ");
+        return (Number(fields[11]) + Number(fields[12])) / 100;
     }
 
     // Open descriptors, without idle pooled connections to the given remote ports (they may stay open, up to a bound).

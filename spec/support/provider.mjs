@@ -118,7 +118,7 @@ async function mint(provider, sub, ttl) {
 // another one (a fault proxy); it must keep the Host header. Returns { issuer, port, mint, revoke, stats, close }.
 export async function startProvider({ port = 0, issuer } = {}) {
     const stats = { userinfo: 0, discovery: 0 };
-    const server = http.createServer();
+    const server = http.createServer({ maxHeaderSize: 128 * 1024 });
     await new Promise((done, failed) => server.once("error", failed).listen(port, "127.0.0.1", done));
     port = server.address().port;
     issuer ??= `http://127.0.0.1:${port}`;

@@ -208,6 +208,10 @@ class Stack {
         assert.doesNotMatch(this.server.log, /AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error:/);
     }
 
+    openDescriptors() {
+        return this.server.descriptors(this.#pooledPorts()).own;
+    }
+
     // O3: as many descriptors as at the start, pooled connections to upstreams aside.
     async assertNoDescriptorLeak() {
         let now;
