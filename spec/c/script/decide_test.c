@@ -264,6 +264,72 @@ static void test_memory(void **state)
     world_close(&small);
 }
 
+/* S-452: the state full after each few bytes more. No panic, no leak, no allow but a whole one. */
+static void test_memory_sweep(void **state)
+{
+    struct world narrow;
+    unsigned allowed = 0, denied = 0;
+    world_open_with(&narrow, &shared, ml_default_budget);
+    struct ml_vm *vm = load_body(
+        &narrow, "local c = req:credential('X-Id-Token') local q = req.query.x\n"
+                 "local s, t = host.begin('s', 'n', c)\n"
+                 "local v = host.settle(t, 'accept', { sub = c, groups = { 'a', q } }, 0)\n"
+                 "host.step(req, 'a', 'accept', v.sub .. "
+                 "v.groups[2]) allow()");
+    for (size_t room = 0; room < 40000; room += 24) {
+        struct ask a;
+        lua_gc(vm->L, LUA_GCCOLLECT);
+        while (vm->pooled)
+            ml_vm_release(vm, vm->pool[--vm->pooled].ref);
+        lua_gc(vm->L, LUA_GCCOLLECT);
+        narrow.script->options.budget.memory = vm->used + room;
+        ask_open(&a);
+        ask_start(&a, vm);
+        assert_int_equal(a.done, 1);
+        if (a.d.action == ML_ALLOW) {
+            assert_int_equal(a.d.upstream_count, 2);
+            assert_false(ml_vm_poisoned(vm));
+        } else {
+            assert_failed(&a, "error");
+        }
+        allowed += a.d.action == ML_ALLOW;
+        denied += a.d.action == ML_DENY;
+        ask_done(&a);
+        vm->exhausted = vm->poisoned = false;
+        narrow.script->options.budget.memory = ml_default_budget.memory;
+    }
+    assert_true(allowed > 10 && denied > 100);
+    ml_vm_unref(vm);
+    world_close(&narrow);
+}
+
+/* The same while loading. */
+static void test_memory_sweep_loading(void **state)
+{
+    struct ml_budget budget = ml_default_budget;
+    unsigned loaded = 0, refused = 0;
+    for (budget.memory = 1000; budget.memory < 200000; budget.memory += 499) {
+        struct world narrow;
+        struct ml_buf report;
+        ml_buf_init(&report, 65536);
+        world_open_with(&narrow, &shared, budget);
+        struct ml_vm *vm =
+            load_text(&narrow,
+                      "local plan = host.plan({ 'a' }, { 'set' })\n"
+                      "return { name = 'x', headers = { 'a' }, providers = { 'p' },\n"
+                      "tasks = { function() end }, decide = function() end }",
+                      &report);
+        loaded += vm != NULL;
+        refused += vm == NULL;
+        assert_true(vm || report.n > 0);
+        ml_vm_unref(vm);
+        assert_int_equal(ml_script_stats(narrow.script).lua_bytes, 0);
+        world_close(&narrow);
+        ml_buf_done(&report);
+    }
+    assert_true(loaded > 10 && refused > 80);
+}
+
 /* One block over its bound fails that request only. */
 static void test_block(void **state)
 {
@@ -337,6 +403,7 @@ int main(void)
         cmocka_unit_test(test_stale_request), cmocka_unit_test(test_plan),
         cmocka_unit_test(test_memory),        cmocka_unit_test(test_block),
         cmocka_unit_test(test_loading_words), cmocka_unit_test(test_log),
+        cmocka_unit_test(test_memory_sweep),  cmocka_unit_test(test_memory_sweep_loading),
     };
     struct CMUnitTest with_world[sizeof tests / sizeof tests[0]];
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {

@@ -256,6 +256,26 @@ static void test_rules(void **state)
     }
 }
 
+/* A waiter has its own deadline, whatever its leader does. */
+static void test_waiter_deadline(void **state)
+{
+    struct ask asks[2];
+    struct ml_vm *vm = load_body(&world, look_up);
+    start_many(asks, 1, vm, "/never");
+    ask_open(&asks[1]);
+    asks[1].request.path = asks[1].request.raw_path = ML_STR("/never");
+    asks[1].request.deadline_ms = ml_mono_ms() + 100;
+    uint64_t before = ml_mono_ms();
+    ask_start(&asks[1], vm);
+    ask_wait(&asks[1], &world);
+    assert_failed(&asks[1], "unavailable");
+    assert_in_range(ml_mono_ms() - before, 90, 2000);
+    ml_run_cancel(asks[0].run);
+    ask_done(&asks[0]);
+    ask_done(&asks[1]);
+    ml_vm_unref(vm);
+}
+
 /* S-519, S-460: with no room for more the host says "failed", and the flight is not disturbed. */
 static void test_full(void **state)
 {
@@ -285,8 +305,8 @@ static void test_memo(void **state)
     struct ml_vm *vm = load_body(
         &world,
         "local n = tonumber(req.path)\n"
-        "host.cache_set('s', 'n', req.path, { n = n, pad = ('x'):rep(n % 50 == 0 and 80000 or "
-        "1000) }, 60)\n"
+        "host.cache_set('s', 'n', req.path, { n = n, pad = ('x'):rep(n % 50 == 0 and 80000\n"
+        "or n < 1500 and 50 or 1000) }, 60)\n"
         "for i = n, math.max(1, n - 5), -1 do local v = host.cache_get('s', 'n', tostring(i))\n"
         "if v and v.n ~= i then error('wrong') end if i == n then assert(v.n == n) end end "
         "allow()");
@@ -308,8 +328,8 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
     const struct CMUnitTest tests[] = {
-        CASE(test_one_leads), CASE(test_two_workers), CASE(test_churn), CASE(test_abandoned),
-        CASE(test_rules),     CASE(test_full),        CASE(test_memo),
+        CASE(test_one_leads), CASE(test_two_workers),     CASE(test_churn), CASE(test_abandoned),
+        CASE(test_rules),     CASE(test_waiter_deadline), CASE(test_full),  CASE(test_memo),
     };
     return RUN_TWICE("flight", tests);
 }
