@@ -22,6 +22,7 @@ enum {
     ML_MEMO_SLOTS = 1024,     /* decoded values that a VM keeps; a power of two */
     ML_MEMO_VALUE = 64 << 10, /* bytes of JSON past which a value is not kept decoded */
     ML_ORIGINS_MAX = 64,      /* upstreams made for a bare URL */
+    ML_WHY_MAX = 255,         /* bytes of a refusal's or failure's reason */
     ML_BUNDLE_FILES = 64,
     ML_FILE_BYTES = 1 << 20, /* of a file that Lua reads */
     ML_ERROR_TEXT = 500,     /* bytes of an error's text that are kept */
@@ -173,7 +174,14 @@ struct ml_ticket {
     struct ml_flights *flights;
     struct ml_digest key;
 };
-void ml_ticket_abandon(struct ml_ticket *t);
+/* ticket.c */
+struct ml_ticket *ml_ticket_new(lua_State *L, struct ml_vm *vm, const struct ml_digest *key);
+struct ml_ticket *ml_ticket_check(lua_State *L, int idx);
+void ml_ticket_lead(struct ml_ticket *t, struct ml_run *run);
+/* With neither entry nor failure: gives up, and the next one leads. Nothing when it has landed
+ * before. */
+void ml_ticket_land(struct ml_ticket *t, struct ml_entry *e, const char *failure);
+void ml_ticket_type(lua_State *L);
 
 struct ml_run {
     struct ml_run *next, **link; /* live or idle */
@@ -230,6 +238,20 @@ void ml_await_complete(struct ml_await *a);
 /* The run ends: nobody waits for a any more. */
 void ml_await_drop(struct ml_await *a);
 void ml_await_type(lua_State *L);
+
+/* ticket.c: a wait for what another run, on any worker, finds out. */
+struct ml_flight_wait {
+    struct ml_await await;
+    struct waiter *waiter; /* NULL once the answer is here */
+    struct ml_flights *flights;
+    struct ml_digest key;
+    struct ml_entry *entry; /* the answer: an entry, a failure, or neither: the leader gave up */
+    bool failed;
+    char failure[ML_WHY_MAX + 1];
+};
+struct ml_flight_wait *ml_flight_wait_new(lua_State *L, struct ml_vm *vm,
+                                          const struct ml_digest *key);
+enum ml_flight_role ml_flight_wait_join(struct ml_flight_wait *wait);
 
 /* lib_config.c: the upstream userdata at idx. */
 struct ml_upstream *ml_upstream_check(lua_State *L, int idx);

@@ -2,7 +2,6 @@
  * only. */
 #include "script/internal.h"
 
-#include "base/mem.h"
 
 enum { UPSTREAMS_MAX = 64 };
 

@@ -90,7 +90,7 @@ void ml_run_detach(struct ml_run *run, bool clean)
     run->co = (struct ml_coroutine){NULL, 0};
     run->box = NULL;
     while (run->tickets)
-        ml_ticket_abandon(run->tickets);
+        ml_ticket_land(run->tickets, NULL, NULL);
 }
 
 static void complete(struct ml_run *run)
