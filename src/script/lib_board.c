@@ -1,7 +1,6 @@
 /* host.post post_failure read: the board that all workers share. */
 #include "script/internal.h"
 
-
 enum { WHY_MAX = 255 };
 
 static int l_post(lua_State *L)

@@ -2,7 +2,6 @@
  * only. */
 #include "script/internal.h"
 
-
 enum { UPSTREAMS_MAX = 64 };
 
 static const char upstream_type[] = "moonlatch.upstream";
