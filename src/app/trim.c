@@ -7,9 +7,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Dynamic linking and the set-up of two dozen libraries touch pages of code and tables that are never used again; they
- * count as resident for ever. Segments that cannot be written hold nothing but the file's bytes: dropped pages come
- * back from the page cache when they are used. Writable segments (relocated data among them) are left alone. */
+/* Dynamic linking and the set-up of two dozen libraries touch pages of code and tables that are
+ * never used again; they count as resident for ever. Segments that cannot be written hold nothing
+ * but the file's bytes: dropped pages come back from the page cache when they are used. Writable
+ * segments (relocated data among them) are left alone. */
 static int drop_clean(struct dl_phdr_info *info, size_t size, void *data)
 {
     uintptr_t page = *(const uintptr_t *)data;

@@ -99,6 +99,8 @@ static bool set_limits(CURL *e, const struct ml_upstream *u)
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     SET(CURLOPT_USERAGENT, "moonlatch/" ML_VERSION);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)u->client->options.connect_ms);
+    /* Answers are small; curl makes and frees this buffer with each transfer. */
+    SET(CURLOPT_BUFFERSIZE, 4096L);
     /* A resolver thread that hangs is left behind, not waited for. */
     SET(CURLOPT_QUICK_EXIT, 1L);
     return ok;

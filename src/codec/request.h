@@ -13,20 +13,20 @@ struct ml_header {
 };
 
 struct ml_request {
-    struct ml_arena *arena;     /* lives until the decision is written */
-    struct ml_str id;           /* request id: the gateway's x-request-id, or our own */
-    struct ml_str method;       /* the client's, upper case as sent */
-    struct ml_str scheme;       /* "http" or "https"; "http" when nobody trusted said */
-    struct ml_str host;         /* lower case, no port, no trailing dot */
-    struct ml_str path;         /* canonical: decoded, dot segments and // resolved, ;params cut */
-    struct ml_str raw_path;     /* as sent, without the query */
-    struct ml_str query;        /* as sent, without the '?' */
-    bool has_params;            /* a segment had ;params: public routes do not match it */
+    struct ml_arena *arena; /* lives until the decision is written */
+    struct ml_str id;       /* request id: the gateway's x-request-id, or our own */
+    struct ml_str method;   /* the client's, upper case as sent */
+    struct ml_str scheme;   /* "http" or "https"; "http" when nobody trusted said */
+    struct ml_str host;     /* lower case, no port, no trailing dot */
+    struct ml_str path;     /* canonical: decoded, dot segments and // resolved, ;params cut */
+    struct ml_str raw_path; /* as sent, without the query */
+    struct ml_str query;    /* as sent, without the '?' */
+    bool has_params;        /* a segment had ;params: public routes do not match it */
     const struct ml_header *headers;
     size_t header_count;
-    struct ml_str client_ip;    /* the peer's, or what a trusted proxy says */
-    bool verify;                /* asked under VERIFY_AUTH_URL: never a login redirect */
-    uint64_t deadline_ms;       /* ml_mono_ms() at which the answer is 503 */
+    struct ml_str client_ip; /* the peer's, or what a trusted proxy says */
+    bool verify;             /* asked under VERIFY_AUTH_URL: never a login redirect */
+    uint64_t deadline_ms;    /* ml_mono_ms() at which the answer is 503 */
 };
 
 /* The only header of that name, or p == NULL. *count (NULL allowed) says how many there are. */
@@ -36,8 +36,9 @@ enum ml_action { ML_UNDECIDED, ML_ALLOW, ML_DENY };
 
 /* An upstream header of an allow. */
 enum ml_header_op {
-    ML_HEADER_SET,    /* to this value, which may be empty */
-    ML_HEADER_BLANK,  /* we have no value: remove the client's own; if that is not possible, empty it */
+    ML_HEADER_SET,   /* to this value, which may be empty */
+    ML_HEADER_BLANK, /* we have no value: remove the client's own; if that is not possible, empty it
+                      */
     ML_HEADER_REMOVE, /* the policy says that it must not pass */
 };
 
@@ -58,7 +59,8 @@ enum { ML_STEPS_MAX = 32, ML_UPSTREAM_HEADERS_MAX = 32, ML_CLIENT_HEADERS_MAX = 
 struct ml_decision {
     enum ml_action action;
     int status;           /* of a deny: 301 to 599; of an allow: 200, and the gate knows better */
-    struct ml_str reason; /* stable word: "allowed" "public" "unauthenticated" "denied" "unavailable" "error" "login" */
+    struct ml_str reason; /* stable word: "allowed" "public" "unauthenticated" "denied"
+                             "unavailable" "error" "login" */
     struct ml_str user;   /* who, for the log; empty when nobody */
     struct ml_str route;  /* the route's name */
     /* allow */
@@ -74,9 +76,11 @@ struct ml_decision {
     size_t step_count;
 };
 
-/* Empty, without touching the arrays beyond their counts: they are large and this is the hot path. */
+/* Empty, without touching the arrays beyond their counts: they are large and this is the hot path.
+ */
 void ml_decision_init(struct ml_decision *d);
-/* The first terminal answer wins: each returns false, and changes nothing, when there is one already. */
+/* The first terminal answer wins: each returns false, and changes nothing, when there is one
+ * already. */
 bool ml_decision_allow(struct ml_decision *d);
 bool ml_decision_deny(struct ml_decision *d, int status, struct ml_str reason, struct ml_str body);
 /* Adds a step; past ML_STEPS_MAX the last one says "...". Texts are not copied. */

@@ -1,4 +1,5 @@
-/* SHA-256 and the keyed hash of cache keys (OpenSSL 3 EVP). Any thread; contexts are thread-local. */
+/* SHA-256 and the keyed hash of cache keys (OpenSSL 3 EVP). Any thread; contexts are thread-local.
+ */
 #pragma once
 
 #include "base/str.h"
@@ -14,6 +15,7 @@ struct ml_digest {
 bool ml_sha256(struct ml_str in, struct ml_digest *ret);
 void ml_digest_hex(const struct ml_digest *d, char out[65]);
 
-/* Hash over secret (32 bytes, per process) and the parts, each with its length in front: no two lists of parts
- * give the same input. Not for anything that leaves the process. */
-bool ml_keyed_hash(const uint8_t secret[32], const struct ml_str *parts, size_t count, struct ml_digest *ret);
+/* Hash over secret (32 bytes, per process) and the parts, each with its length in front: no two
+ * lists of parts give the same input. Not for anything that leaves the process. */
+bool ml_keyed_hash(const uint8_t secret[32], const struct ml_str *parts, size_t count,
+                   struct ml_digest *ret);

@@ -7,6 +7,7 @@
  * struct ml_meter, which the watchdog reads. */
 #pragma once
 
+#include "script/heap.h"
 #include "script/libs.h"
 #include "script/vm.h"
 
@@ -94,6 +95,7 @@ struct ml_vm {
     struct ml_bundle *bundle;
     lua_State *L;       /* the main state: nothing waits on it */
     struct ml_run *run; /* what executes now, or NULL */
+    struct ml_heap heap;
     unsigned refs, anchors;
     uint64_t generation;
     size_t used,

@@ -21,10 +21,10 @@ static void *allocate(void *ud, void *p, size_t osize, size_t nsize)
     if (nsize > osize && nsize > b->block)
         return NULL;
     if (nsize == 0) {
-        free(p);
+        ml_heap_free(&vm->heap, p, osize);
     } else {
         bool room = nsize <= osize || nsize - osize <= b->memory - vm->used;
-        void *q = room ? realloc(p, nsize) : NULL;
+        void *q = room ? ml_heap_resize(&vm->heap, p, osize, nsize) : NULL;
         if (!q && nsize <= osize)
             q = p; /* Lua relies on shrinking */
         if (!q) {
@@ -115,6 +115,7 @@ static void free_vm(struct ml_vm *vm)
     while (vm->pooled)
         ml_vm_release(vm, vm->pool[--vm->pooled].ref);
     lua_close(vm->L);
+    ml_heap_done(&vm->heap);
     ml_entry_unref(vm->held);
     ml_buf_done(&vm->scratch);
     for (unsigned i = 0; i < vm->provider_count; i++)

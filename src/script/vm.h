@@ -2,8 +2,8 @@
  *
  *   ml_script   one per worker: scheduler, ready list, watchdog registration. Outlives every VM.
  *   ml_bundle   the files of one policy, read once. Immutable, counted, shared by all workers.
- *   ml_vm       one lua_State: a bundle on a worker (a generation). Counted; closes when nobody decides in it.
- *   ml_run      one decision (or background task) in it: a pooled coroutine.
+ *   ml_vm       one lua_State: a bundle on a worker (a generation). Counted; closes when nobody
+ * decides in it. ml_run      one decision (or background task) in it: a pooled coroutine.
  *
  * All but ml_bundle and the watchdog belong to the worker's thread. */
 #pragma once
@@ -52,8 +52,9 @@ struct ml_script_options {
 };
 
 int ml_script_new(struct ml_script **ret, const struct ml_script_options *options);
-/* Cancels what runs; every VM must have been unreferenced before. closed(ctx) when the last handle is gone and no other
- * worker's answer is on its way to us: the mailbox must stay open, and the loop run, until then. */
+/* Cancels what runs; every VM must have been unreferenced before. closed(ctx) when the last handle
+ * is gone and no other worker's answer is on its way to us: the mailbox must stay open, and the
+ * loop run, until then. */
 void ml_script_close(struct ml_script *s, void (*closed)(void *ctx), void *ctx);
 
 struct ml_script_stats {
@@ -63,46 +64,53 @@ struct ml_script_stats {
 };
 struct ml_script_stats ml_script_stats(const struct ml_script *s);
 
-/* The watchdog thread: one per process, before the first ml_script_new (which refuses with ML_E_INVALID without it, for
- * nothing may run unwatched), stopped after the last ml_script_close. It looks every 2 ms at what each ml_script runs and, past the CPU budget, makes
- * the worker's own thread arm a hook (SIGURG) that raises an error no pcall can catch. */
+/* The watchdog thread: one per process, before the first ml_script_new (which refuses with
+ * ML_E_INVALID without it, for nothing may run unwatched), stopped after the last ml_script_close.
+ * It looks every 2 ms at what each ml_script runs and, past the CPU budget, makes the worker's own
+ * thread arm a hook (SIGURG) that raises an error no pcall can catch. */
 int ml_watchdog_start(void);
 void ml_watchdog_stop(void);
 
-/* Reads the policy file and every .lua file beside it but hidden ones and specs (_spec.lua) (bounded: 64 files, 1 MiB
- * each, regular files, links followed), hashes them. */
+/* Reads the policy file and every .lua file beside it but hidden ones and specs (_spec.lua)
+ * (bounded: 64 files, 1 MiB each, regular files, links followed), hashes them. */
 int ml_bundle_read(struct ml_bundle **ret, const char *path, struct ml_err *err);
 struct ml_bundle *ml_bundle_ref(struct ml_bundle *b);
 void ml_bundle_unref(struct ml_bundle *b);
 const char *ml_bundle_path(const struct ml_bundle *b); /* of the policy file, as given */
 const char *ml_bundle_hash(const struct ml_bundle *b); /* hex SHA-256 over names and contents */
 
-/* A new state: opens the sandbox, loads the library, loads, checks and compiles the policy. On failure returns
- * ML_E_POLICY and leaves the checker's text (many lines) in report; warnings of a good policy are there too. */
-int ml_vm_new(struct ml_vm **ret, struct ml_script *s, struct ml_bundle *b, uint64_t generation, struct ml_buf *report);
+/* A new state: opens the sandbox, loads the library, loads, checks and compiles the policy. On
+ * failure returns ML_E_POLICY and leaves the checker's text (many lines) in report; warnings of a
+ * good policy are there too. */
+int ml_vm_new(struct ml_vm **ret, struct ml_script *s, struct ml_bundle *b, uint64_t generation,
+              struct ml_buf *report);
 struct ml_vm *ml_vm_ref(struct ml_vm *vm);
 void ml_vm_unref(struct ml_vm *vm);
 const char *ml_vm_name(const struct ml_vm *vm); /* the policy's name */
 uint64_t ml_vm_generation(const struct ml_vm *vm);
 struct ml_bundle *ml_vm_bundle(const struct ml_vm *vm); /* borrowed; lives as long as vm */
-/* Upstream header names that the policy owns, lower case: a request with an alias of one is refused. */
+/* Upstream header names that the policy owns, lower case: a request with an alias of one is
+ * refused. */
 size_t ml_vm_owned_headers(const struct ml_vm *vm, const struct ml_str **ret);
 /* After an out-of-memory error: the state must be replaced by a new one of the same bundle. */
 bool ml_vm_poisoned(const struct ml_vm *vm);
-/* Runs the policy's background tasks (discovery) until the VM is unreferenced for good or ml_vm_stop_tasks. On one worker only. */
+/* Runs the policy's background tasks (discovery) until the VM is unreferenced for good or
+ * ml_vm_stop_tasks. On one worker only. */
 void ml_vm_start_tasks(struct ml_vm *vm);
 void ml_vm_stop_tasks(struct ml_vm *vm);
 /* Whether each provider of the policy has been discovered; if not, why, in err. */
 bool ml_vm_ready(struct ml_vm *vm, struct ml_err *err);
 
-/* Decides. d is empty and stays where it is until done(arg) has run; request and arena as well; d's slices live so long,
- * too (some are the VM's). done may run before
- * ml_vm_decide returns. The result is always a decision: an error, a runaway, a missed deadline is a deny with 503. Holds
- * a reference to vm meanwhile. *ret (set only when done has not run yet) can be cancelled. */
-void ml_vm_decide(struct ml_vm *vm, const struct ml_request *request, struct ml_decision *d, void (*done)(void *arg),
-                  void *arg, struct ml_run **ret);
+/* Decides. d is empty and stays where it is until done(arg) has run; request and arena as well; d's
+ * slices live so long, too (some are the VM's). done may run before ml_vm_decide returns. The
+ * result is always a decision: an error, a runaway, a missed deadline is a deny with 503. Holds a
+ * reference to vm meanwhile. *ret (set only when done has not run yet) can be cancelled. */
+void ml_vm_decide(struct ml_vm *vm, const struct ml_request *request, struct ml_decision *d,
+                  void (*done)(void *arg), void *arg, struct ml_run **ret);
 /* The client went away: done will not run; the coroutine is closed, its waits are dropped. */
 void ml_run_cancel(struct ml_run *run);
 
-/* Checks a policy without keeping it: what `moonlatch check` prints. Returns 0, or ML_E_POLICY; *warnings counts them. */
-int ml_policy_check(struct ml_script *s, const char *path, struct ml_buf *report, unsigned *warnings);
+/* Checks a policy without keeping it: what `moonlatch check` prints. Returns 0, or ML_E_POLICY;
+ * *warnings counts them. */
+int ml_policy_check(struct ml_script *s, const char *path, struct ml_buf *report,
+                    unsigned *warnings);

@@ -221,8 +221,8 @@ static void test_rules(void **state)
         "host.settle(t, 'fail', 'x') assert(not pcall(host.settle, t, 'fail', 'x')) allow()",
         "local s, t = host.begin('s', 'n', 'once') local v = host.settle(t, 'accept', { a = { 1, 2 "
         "} }, 60)\n"
-        "local s2, v2 = host.begin('s', 'n', 'once') assert(s2 == 'hit' and v2.a[2] == 2 and v == "
-        "v2)\n"
+        "local s2, v2 = host.begin('s', 'n', 'once') assert(s2 == 'hit' and v2.a[2] == 2 and "
+        "v.a[2] == 2)\n"
         "local s3, v3 = host.begin('s', 'n', 'once') assert(v3 == v2) allow()",
         "local s, t = host.begin('s', 'n', 'zero') local v = host.settle(t, 'accept', { 7 }, 0) "
         "assert(v[1] == 7)\n"
