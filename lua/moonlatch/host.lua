@@ -28,7 +28,7 @@
 --   read_file(path) -> text | nil, why           at most 1 MiB
 --   module(name) -> source, filename | nil       text of NAME.lua beside the policy
 --   load_chunk(source, name, env) -> function | nil, why     text chunks only
---   base -> table                                a fresh policy environment: assert error ipairs next pairs pcall select tonumber
+--   base() -> table                              a fresh policy environment: assert error ipairs next pairs pcall select tonumber
 --                                                tostring type xpcall, and string table math utf8 in their bounded, read-only forms
 --   readonly(table) -> proxy                     a read-only view (index, pairs, ipairs, # work)
 --   upstream{ name=, ca_file=, ca_pem=, cert_pem=, key_pem=, token_file= } -> upstream | nil, why

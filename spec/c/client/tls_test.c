@@ -262,7 +262,7 @@ static void *work(void *arg)
     ml_client_new(&w.client, &(struct ml_client_options){.loop = &w.loop});
     long good = 0;
     for (int i = 0; i < 10; i++) {
-        char name[8], url[64];
+        char name[16], url[64];
         snprintf(name, sizeof name, "u%d", i); /* a new one, a new handshake */
         struct ml_upstream *u = upstream_of(&w, (struct ml_upstream_options){.name = name});
         snprintf(url, sizeof url, "https://localhost:%d/ok", server->port);
