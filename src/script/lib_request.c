@@ -56,20 +56,23 @@ static struct ml_str keep_short(lua_State *L, struct ml_run *run, int idx, size_
     return keep(L, run, s);
 }
 
+/* What CGI-like backends take for a '-'. */
+static const char alias_marks[] = {'_', '.'};
+
 static size_t alias_bytes(struct ml_str name)
 {
-    return memchr(name.p, '-', name.n) ? name.n + 1 : 0;
+    return memchr(name.p, '-', name.n) ? sizeof alias_marks * (name.n + 1) : 0;
 }
 
-/* "x-user" -> ",x_user": what CGI-like backends take for the same header. */
-static char *add_alias(char *out, const char *begin, struct ml_str name)
+/* "x-user" -> ",x_user,x.user". */
+static char *add_aliases(char *out, const char *begin, struct ml_str name)
 {
-    if (!alias_bytes(name))
-        return out;
-    if (out != begin)
-        *out++ = ',';
-    for (size_t i = 0; i < name.n; i++)
-        *out++ = name.p[i] == '-' ? '_' : ml_lower(name.p[i]);
+    for (size_t k = 0; alias_bytes(name) && k < sizeof alias_marks; k++) {
+        if (out != begin)
+            *out++ = ',';
+        for (size_t i = 0; i < name.n; i++)
+            *out++ = name.p[i] == '-' ? alias_marks[k] : ml_lower(name.p[i]);
+    }
     return out;
 }
 
@@ -124,7 +127,7 @@ static int l_plan(lua_State *L)
     }
     char *strip = p;
     for (size_t i = 0; i < plan->count; i++)
-        p = add_alias(p, strip, plan->names[i].name);
+        p = add_aliases(p, strip, plan->names[i].name);
     plan->strip = ml_str(strip, (size_t)(p - strip));
     luaL_setmetatable(L, plan_type);
     lua_pushvalue(L, -1);

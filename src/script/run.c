@@ -114,6 +114,7 @@ static void refuse(struct ml_run *run, const char *reason, const char *body, con
     ml_decision_step(d, ML_STR("policy"), ML_STR("error"), why.p ? why : ML_STR("no memory"));
     ml_decision_deny(d, 503, ml_str_z(reason), ml_str_z(body));
     d->content_type = ML_STR("text/plain; charset=utf-8");
+    d->client[d->client_count++] = (struct ml_header){ML_STR("Retry-After"), ML_STR("1")};
 }
 
 static void fail(struct ml_run *run, const char *text)

@@ -29,7 +29,7 @@ static void test_allow(void **state)
     assert_true(ml_str_eq(a.d.upstream[0].value, ML_STR("alice")));
     assert_int_equal(a.d.upstream[0].op, ML_HEADER_SET);
     assert_int_equal(a.d.upstream[1].op, ML_HEADER_REMOVE);
-    assert_true(ml_str_eq(a.d.strip, ML_STR("x_user,x_gone")));
+    assert_true(ml_str_eq(a.d.strip, ML_STR("x_user,x.user,x_gone,x.gone")));
     assert_true(ml_str_eq(a.d.user, ML_STR("alice")));
     assert_true(ml_str_eq(a.d.route, ML_STR("r1")));
     assert_true(ml_str_eq(a.d.reason, ML_STR("allowed")));
