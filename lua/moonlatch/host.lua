@@ -47,7 +47,7 @@
 --        "failed", why       the one that led could not find out: neither can you
 --        "lead", ticket      it is yours to find out; settle it. A to-be-closed value: closing it unsettled lets the next one lead
 --   settle(ticket, "accept", value, ttl, expires?)          ttl seconds (0: not kept, only handed to those who wait); expires: the
---                                                           token's exp as a moment or nil. Returns value, which must not change from now on
+--                                                           token's exp as a moment or nil. Returns value: never change it
 --   settle(ticket, "refuse", why, ttl)   settle(ticket, "fail", why)
 --   cache_get(scope, name, credential) -> value | nil       no wait, no flight
 --   cache_set(scope, name, credential, value, ttl)          cache_delete(scope, name, credential)

@@ -154,7 +154,7 @@ void ml_engine_set_ready(struct ml_engine *e, bool ready, const char *why)
     if (atomic_load_explicit(&e->ready, memory_order_relaxed))
         return;
     pthread_mutex_lock(&e->ready_lock);
-    bool news = !ready && e->generation && strcmp(e->not_ready, why) != 0;
+    bool news = !ready && e->not_ready[0] && strcmp(e->not_ready, why) != 0;
     strncpy(e->not_ready, why, sizeof e->not_ready - 1);
     pthread_mutex_unlock(&e->ready_lock);
     if (ready) {
