@@ -132,7 +132,7 @@ static void on_cancel(void *arg)
 static struct ml_str below(struct ml_str path, const char *place)
 {
     struct ml_str prefix = ml_str_z(place);
-    if (!ml_str_starts(path, prefix) || (path.n > prefix.n && path.p[prefix.n] != '/'))
+    if (!path.p || !ml_str_starts(path, prefix) || (path.n > prefix.n && path.p[prefix.n] != '/'))
         return (struct ml_str){NULL, 0};
     return ml_str(path.p + prefix.n, path.n - prefix.n);
 }

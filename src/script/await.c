@@ -35,8 +35,8 @@ bool ml_await_allowed(lua_State *L, const char *what)
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_run *run = vm->run;
     if (!run || !lua_isyieldable(L)) {
-        luaL_error(L, "%s cannot wait here (while loading, or inside table.sort or string.gsub)",
-                   what);
+        return luaL_error(
+            L, "%s cannot wait here (while loading, or inside table.sort or string.gsub)", what);
     }
     if (!run->task && run->calls++ >= vm->script->options.budget.host_calls) {
         run->kill = ML_KILL_CALLS;
