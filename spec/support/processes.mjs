@@ -29,7 +29,8 @@ export class Child {
         this.name = name;
         this.log = "";
         const kept = Object.entries(process.env).filter(([key]) => /^(PATH|LD_LIBRARY_PATH|\w*SAN_OPTIONS)$/.test(key));
-        this.process = spawn(command, args, { cwd, env: { ...Object.fromEntries(kept), ...env }, stdio: ["ignore", "pipe", "pipe"] });
+        // It dies with us even if we are killed, as ctest does after a timeout.
+        this.process = spawn("setpriv", ["--pdeathsig", "KILL", command, ...args], { cwd, env: { ...Object.fromEntries(kept), ...env }, stdio: ["ignore", "pipe", "pipe"] });
         this.pid = this.process.pid;
         for (const stream of [this.process.stdout, this.process.stderr])
             stream.setEncoding("utf8").on("data", (text) => this.#append(text));
