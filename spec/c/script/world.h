@@ -264,7 +264,7 @@ UNUSED static void assert_failed(const struct ask *a, const char *reason)
     assert_int_equal(a->d.status, 503);
     assert_true(ml_str_eq(a->d.reason, ml_str_z(reason)));
     assert_int_equal(a->d.upstream_count, 0);
-    assert_int_equal(a->d.client_count, 0);
+    assert_int_equal(a->d.client_count, 1);
     assert_int_equal(a->d.user.n, 0);
 }
 
