@@ -388,7 +388,7 @@ static void test_random(void **state)
         }
     }
     struct ml_script_stats stats = ml_script_stats(world.script);
-    assert_true(stats.stale > 100 && stats.waits > 1000);
+    assert_true(stats.stale > INTERLEAVINGS / 100 && stats.waits > INTERLEAVINGS / 10);
     for (int k = 0; k < ASKS; k++) {
         if (!asks[k].run)
             continue;
