@@ -139,7 +139,7 @@ function judges(count) {
       else if (res.headers["x-version"] !== res.headers["x-again"]) seen.mixed++;
       res.on("end", one);
     });
-    request.on("error", () => { seen.failed++; one(); });
+    request.on("error", () => { if (seen.on) seen.failed++; one(); }); // stopping cuts off the last of each
   };
   for (let i = 0; i < count; i++) one();
   return { seen, stop: () => { seen.on = false; agent.destroy(); } };
