@@ -19,6 +19,5 @@ const char *ml_app_default_policy(void);
 /* After start: gives memory back that only starting needed (trim.c). */
 void ml_app_trim(void);
 
-/* Reads the environment; writes warnings to stderr (or, with log, to the log) and errors to stderr.
- * NULL: refused. */
-struct ml_settings *ml_app_read_settings(bool log);
+/* Reads the environment; warnings and errors go to stderr. NULL: refused. */
+struct ml_settings *ml_app_read_settings(void);

@@ -32,7 +32,7 @@ int ml_app_check(int argc, char **argv)
         fputs("moonlatch: the Lua library is not installed beside the binary\n", stderr);
         return 1;
     }
-    struct ml_settings *settings = ml_app_read_settings(false);
+    struct ml_settings *settings = ml_app_read_settings();
     if (!settings)
         return 2;
     int failed = 0;

@@ -27,7 +27,7 @@ static const char usage[] =
 
 extern char **environ;
 
-struct ml_settings *ml_app_read_settings(bool log)
+struct ml_settings *ml_app_read_settings(void)
 {
     struct ml_settings *s = NULL;
     struct ml_buf errors, warnings;
@@ -37,10 +37,7 @@ struct ml_settings *ml_app_read_settings(bool log)
     struct ml_str line, rest = ml_buf_str(&warnings);
     while (rest.p && rest.n) {
         line = ml_str_cut(rest, '\n', &rest);
-        if (log)
-            ml_log_fields(ML_LOG_WARN, line, NULL, 0);
-        else
-            fprintf(stderr, "moonlatch: warning: %.*s\n", ML_FMT(line));
+        fprintf(stderr, "moonlatch: warning: %.*s\n", ML_FMT(line));
     }
     rest = ml_buf_str(&errors);
     while (rest.p && rest.n) {
@@ -85,7 +82,7 @@ const char *ml_app_default_policy(void)
 int ml_app_settings(int argc, char **argv)
 {
     struct ml_buf out;
-    struct ml_settings *s = argc == 1 ? ml_app_read_settings(false) : NULL;
+    struct ml_settings *s = argc == 1 ? ml_app_read_settings() : NULL;
     if (!s) {
         if (argc != 1)
             fputs("moonlatch: settings takes no arguments\n", stderr);

@@ -317,7 +317,7 @@ int ml_app_serve(int argc, char **argv)
     }
     signal(SIGPIPE, SIG_IGN);
     struct serve *s = ML_NEW(struct serve);
-    s->settings = ml_app_read_settings(false);
+    s->settings = ml_app_read_settings();
     if (!s->settings) {
         free(s);
         return 2;
