@@ -197,7 +197,7 @@ static int request_credential(lua_State *L)
     struct ml_str name = ml_vm_check_text(L, 2);
     struct ml_str value = ml_request_header(run->request, name, NULL);
     struct ml_str token = value.p ? ml_bearer(value) : value;
-    if (!token.p && value.n && !ml_str_ieq(name, ML_STR("authorization")) &&
+    if (!token.p && value.p && value.n && !ml_str_ieq(name, ML_STR("authorization")) &&
         !memchr(value.p, ' ', value.n))
         token = value;
     return push_text(L, token);
