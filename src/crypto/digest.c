@@ -2,8 +2,13 @@
  * thread ends (a key's destructor, also for threads that are not ours). */
 #include "crypto/digest.h"
 
+#include "base/mem.h"
+
+#include <endian.h>
 #include <openssl/evp.h>
 #include <pthread.h>
+
+enum { GATHER = 256 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
@@ -52,19 +57,48 @@ void ml_digest_hex(const struct ml_digest *d, char out[65])
     out[64] = 0;
 }
 
+/* What fits into one piece is hashed by one call, which is most of the cost of short keys. */
+struct gather {
+    EVP_MD_CTX *to;
+    size_t n;
+    bool failed;
+    uint8_t b[GATHER];
+};
+
+static void flush(struct gather *g)
+{
+    g->failed |= EVP_DigestUpdate(g->to, g->b, g->n) != 1;
+    g->n = 0;
+}
+
+static void add(struct gather *g, const void *p, size_t n)
+{
+    if (n > sizeof g->b - g->n)
+        flush(g);
+    if (n > sizeof g->b) {
+        g->failed |= EVP_DigestUpdate(g->to, p, n) != 1;
+    } else if (n) {
+        memcpy(g->b + g->n, p, n);
+        g->n += n;
+    }
+}
+
 bool ml_keyed_hash(const uint8_t secret[32], const struct ml_str *parts, size_t count,
                    struct ml_digest *ret)
 {
-    EVP_MD_CTX *c = begin();
-    if (!c || EVP_DigestUpdate(c, secret, 32) != 1)
+    struct gather g;
+    g.to = begin();
+    g.n = 0;
+    g.failed = false;
+    if (!g.to)
         return false;
+    add(&g, secret, 32);
     for (size_t i = 0; i < count; i++) {
-        uint8_t length[8];
-        for (int shift = 0; shift < 8; shift++)
-            length[shift] = (uint8_t)((uint64_t)parts[i].n >> (8 * shift));
-        if (EVP_DigestUpdate(c, length, sizeof length) != 1 ||
-            EVP_DigestUpdate(c, parts[i].p, parts[i].n) != 1)
-            return false;
+        uint64_t length = htole64((uint64_t)parts[i].n);
+        add(&g, &length, sizeof length);
+        add(&g, parts[i].p, parts[i].n);
     }
-    return EVP_DigestFinal_ex(c, ret->b, NULL) == 1;
+    flush(&g);
+    ml_wipe(g.b, sizeof g.b); /* secret and credential */
+    return !g.failed && EVP_DigestFinal_ex(g.to, ret->b, NULL) == 1;
 }

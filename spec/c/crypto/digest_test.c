@@ -54,6 +54,27 @@ static void keyed_hash_input(void **state)
     assert_memory_equal(&want, &got, sizeof want);
 }
 
+/* Around the size of the piece that is hashed at once, and past it. */
+static void keyed_hash_of_any_length(void **state)
+{
+    char input[32 + 8 + 300 + 8 + 300], part[300];
+    memcpy(input, secret, 32);
+    for (size_t i = 0; i < sizeof part; i++)
+        part[i] = (char)(i * 7 + 1);
+    for (size_t n = 0; n <= sizeof part; n++) {
+        size_t m = sizeof part - n, at = 32;
+        struct ml_str parts[2] = {ml_str(part, n), ml_str(part, m)};
+        struct ml_digest want, got = keyed(parts, 2);
+        for (size_t k = 0; k < 2; at += parts[k++].n) {
+            for (int shift = 0; shift < 64; shift += 8)
+                input[at++] = (char)((uint64_t)parts[k].n >> shift);
+            memcpy(input + at, part, parts[k].n);
+        }
+        assert_true(ml_sha256(ml_str(input, at), &want));
+        assert_memory_equal(&want, &got, sizeof want);
+    }
+}
+
 static void no_two_lists_collide(void **state)
 {
     static const struct {
@@ -133,6 +154,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sha256),
         cmocka_unit_test(keyed_hash_input),
+        cmocka_unit_test(keyed_hash_of_any_length),
         cmocka_unit_test(no_two_lists_collide),
         cmocka_unit_test(threads),
         cmocka_unit_test(cost),
