@@ -41,6 +41,11 @@ struct ml_session_put {
     size_t index_count;
 };
 
+struct ml_session_store_stats {
+    uint64_t sessions, bytes;                    /* now; 0 where the store cannot say cheaply */
+    uint64_t commits, swept, evicted, set_aside; /* since the start */
+};
+
 struct ml_session_link; /* each backend's own */
 
 struct ml_session_backend {
@@ -64,12 +69,16 @@ struct ml_session_backend {
                  ml_session_done done, void *arg);
     void (*unlock)(struct ml_session_link *l, const struct ml_digest *key);
     /* Tells the other replicas (at most 4 KiB of text); what they tell comes by on_message, on the
-     * link's thread, on every link. A store of one process tells nobody: ours is told anyway. */
+     * link's thread, on every link (that our own comes back as well does no harm). A store of one
+     * process does nothing: session.c has told this process itself. The word "lost" from the
+     * backend says that messages may have been missed. */
     void (*publish)(struct ml_session_link *l, struct ml_str message);
     void (*on_message)(struct ml_session_link *l, void (*fn)(void *ctx, struct ml_str message),
                        void *ctx);
     /* Whether it answers now; if not, why. */
     bool (*ready)(struct ml_session_link *l, struct ml_err *err);
+    /* Any thread. NULL allowed: it has none. */
+    void (*stats)(void *store, struct ml_session_store_stats *ret);
     /* Any thread, after the last link is closed. */
     void (*close)(void *store);
 };
