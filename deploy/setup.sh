@@ -8,8 +8,8 @@ set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 
-build="build-essential ca-certificates clang cmake git libcmocka-dev libcurl4-openssl-dev libjansson-dev libllhttp-dev
-    liblua5.4-dev libpcre2-dev libssl-dev libuv1-dev libyaml-dev lua-busted lua-check lua5.4 ninja-build pkg-config"
+build="build-essential ca-certificates clang cmake git libcmocka-dev libcurl4-openssl-dev libhiredis-dev libjansson-dev
+    libllhttp-dev liblmdb-dev liblua5.4-dev libpcre2-dev libssl-dev libuv1-dev libyaml-dev lua-busted lua-check lua5.4 ninja-build pkg-config"
 tools="clang-format clang-tidy"
 e2e="curl faketime openssl python3-venv"
 bench="libnginx-mod-http-lua nginx wrk"

@@ -9,7 +9,7 @@ local foreign = {
   ["lua.h"] = { "script" }, ["lauxlib.h"] = { "script" }, ["lualib.h"] = { "script" },
   ["curl/"] = { "client" }, ["llhttp.h"] = { "net" }, ["nghttp2/"] = { "net" },
   ["openssl/"] = { "crypto", "net/tls.c", "client" }, ["jansson.h"] = { "codec", "crypto" },
-  ["yaml.h"] = { "codec" }, ["pcre2.h"] = { "codec" },
+  ["yaml.h"] = { "codec" }, ["pcre2.h"] = { "codec" }, ["lmdb.h"] = { "store" }, ["hiredis"] = { "client" },
 }
 
 local bad, files = 0, 0
