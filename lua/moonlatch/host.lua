@@ -62,23 +62,34 @@
 --   allow(req, plan, user, reason, v1, v2, ...)  vi: text for names[i]; nil: no value, blank it; ignored for "remove". Values with
 --                                                control characters raise. reason: "allowed" or "public". user: text or nil
 --   deny(req, status, reason, message, headers?) reason: "unauthenticated" "denied" "unavailable" "error" "login"; message: plain text
---                                                for the client; headers: {name=text}, control characters raise
+--                                                for the client; headers: {name = text, or a list of texts: a line each}; control
+--                                                characters raise
+--   answer(req, status, reason, content_type, body, headers?)   of one of our own places (req.endpoint). Reasons and headers as for deny.
+--                                                Any status on the web port; on the check port not 200, which lets the request pass
+--   pass(req)                                    one of our own places on the check port: the gateway may lead it to the web port. No
+--                                                header that the policy owns goes with it
 --   step(req, name, outcome, reason?)            one line of the explanation
 --   route(req, name)                             which route was taken, for explanation and log
 --   log(level, text, fields?)                    level "debug" "info" "warn" "error"; fields: {name=text|number|boolean}
 --
--- req fields (read only): method scheme host path raw_path query headers cookies bearer client_ip id has_params verify.
+-- req fields (read only): method scheme host path raw_path query headers cookies bearer client_ip id has_params verify endpoint web
+-- form body.
 --   query      table-like: req.query.name -> text | nil (first value, decoded); tostring(req.query) the raw text
 --   headers    req.headers["X-Name"] -> text | nil, any case; several lines of one name are joined with ", " (Cookie: "; ")
 --   cookies    req.cookies.name -> text | nil; nil when the name is there twice
 --   bearer     token of "Authorization: Bearer x", or nil
 --   credential(name) method: req:credential("X-Id-Token") -> text | nil: for "Authorization" the bearer token, for other headers the
 --              bearer token or else the bare value when it has no space in it
+--   endpoint   nil for a check, else which of our own places was asked: "callback" "logout" "backchannel_logout"
+--              "frontchannel_logout" "page" (req.path is then what is below AUTHSERVICE_URL_PREFIX: "/site/homepage"). Asked only of a
+--              policy that was loaded with places = true
+--   web        whether it came on the web port (8082), where an answer goes to the client as it is
+--   form       like query, of a body that is application/x-www-form-urlencoded; body its raw text. On the web port only
 local seam = {
   "now", "json_decode", "json_encode", "json_list", "base64_encode", "base64_decode", "sha256", "equals", "url_escape", "url_parse",
   "utf8_ok", "regex", "yaml_decode", "env", "secret", "read_file", "module", "load_chunk", "base", "readonly", "upstream", "fetch",
-  "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete", "post", "post_failure", "read", "plan", "allow", "deny", "step",
-  "route", "log",
+  "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
+  "answer", "step", "route", "log",
 }
 
 return seam

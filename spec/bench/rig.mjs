@@ -150,7 +150,7 @@ export function moonlatch({ port, status, issuer, workers = 1, cpus = 0, policy,
   if (policy) args.push("--policy", policy);
   return start(cpus, path.join(root, "build/release/moonlatch"), args, {
     OIDC_PROVIDER: issuer, CLIENT_ID: "bench", CLIENT_SECRET: "bench", ACCESS_TOKEN_AUTHN: "opaque",
-    KUBERNETES_AUTHN_ENABLED: "false", CACHE_ENABLED: "true", SERVER_PORT: String(port), READINESS_PROBE_PORT: String(status),
+    KUBERNETES_AUTHN_ENABLED: "false", CACHE_ENABLED: "true", SERVER_PORT: String(port), READINESS_PROBE_PORT: String(status), WEB_SERVER_PORT: "0",
     ADMIN_ADDR: `unix:${tmp}/admin-${port}.sock`, MOONLATCH_WORKERS: String(workers), LOG_LEVEL: "ERROR", ...env,
   });
 }

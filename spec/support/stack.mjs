@@ -61,6 +61,7 @@ class Stack {
         if (this.fault) await this.proxy.set(this.fault);
         this.checkPort = this.ports.check ?? await freePort();
         this.readinessPort = this.ports.readiness ?? await freePort();
+        this.webPort = this.ports.web ?? await freePort();
         this.adminSocket = join(this.dir, "admin.sock");
         await this.startServer();
         for (const name of this.envoyNames)
@@ -98,7 +99,7 @@ class Stack {
             OIDC_PROVIDER: this.issuer, CLIENT_ID: CLIENT.id, CLIENT_SECRET: CLIENT.secret,
             AUTHSERVICE_URL_PREFIX: "/authservice/", SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque",
             CACHE_ENABLED: "true", AUDIENCES: DEFAULT_AUDIENCE, SERVER_HOSTNAME: "127.0.0.1", SERVER_PORT: String(this.checkPort),
-            READINESS_PROBE_PORT: String(this.readinessPort), MOONLATCH_WORKERS: String(WORKERS), LOG_LEVEL: "DEBUG",
+            READINESS_PROBE_PORT: String(this.readinessPort), WEB_SERVER_PORT: String(this.webPort), MOONLATCH_WORKERS: String(WORKERS), LOG_LEVEL: "DEBUG",
             ADMIN_ADDR: `unix:${this.adminSocket}`, KUBERNETES_AUTHN_ENABLED: String(this.kubernetes),
             KUBECONFIG: this.tokenreview?.kubeconfig, ...this.env,
         };

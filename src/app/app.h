@@ -15,6 +15,8 @@ int ml_app_settings(int argc, char **argv);
  * Static storage. */
 const char *ml_app_library(void);
 const char *ml_app_default_policy(void);
+/* The style sheets and images of the pages, in the same way. */
+const char *ml_app_themes(void);
 
 /* After start: gives memory back that only starting needed (trim.c). */
 void ml_app_trim(void);

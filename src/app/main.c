@@ -79,6 +79,12 @@ const char *ml_app_default_policy(void)
     return beside_binary(path, sizeof path, "policies/default.lua");
 }
 
+const char *ml_app_themes(void)
+{
+    static char path[4096];
+    return beside_binary(path, sizeof path, "web/themes");
+}
+
 int ml_app_settings(int argc, char **argv)
 {
     struct ml_buf out;

@@ -9,6 +9,8 @@
 #include "gate/admin.h"
 #include "gate/envoy_http.h"
 #include "gate/status.h"
+#include "gate/theme.h"
+#include "gate/web.h"
 #include "net/listener.h"
 
 #include <signal.h>
@@ -23,7 +25,8 @@ struct serve {
     uv_loop_t loop;
     struct ml_settings *settings;
     struct ml_engine *engine;
-    struct ml_listener *check_listener, *status_listener, *admin_listener;
+    struct ml_theme *theme;
+    struct ml_listener *check_listener, *web_listener, *status_listener, *admin_listener;
     struct ml_http_server *status_server, *admin_server;
     struct ml_status status;
     struct ml_admin admin;
@@ -60,6 +63,7 @@ static void close_all(struct serve *s)
         return;
     s->closing = true;
     close_listener(&s->check_listener);
+    close_listener(&s->web_listener);
     close_listener(&s->status_listener);
     close_listener(&s->admin_listener);
     if (s->engine)
@@ -84,8 +88,10 @@ static void on_drain_tick(uv_timer_t *timer)
     int connections = ml_engine_connections(s->engine);
     if (connections > 0)
         s->busy_at_ms = now;
-    if (s->check_listener && now + LAST_MS >= s->drain_until_ms)
+    if (s->check_listener && now + LAST_MS >= s->drain_until_ms) {
         close_listener(&s->check_listener);
+        close_listener(&s->web_listener);
+    }
     if (now >= s->drain_until_ms || now - s->busy_at_ms >= QUIET_MS ||
         (!s->check_listener && connections == 0))
         close_all(s);
@@ -230,7 +236,9 @@ static int open_engine(struct serve *s, const char *policy, const char *library)
                                         .settings = s->settings,
                                         .policy = policy,
                                         .library = library,
-                                        .on_check = ml_envoy_http_check};
+                                        .on_check = ml_envoy_http_check,
+                                        .on_web = ml_web_handle,
+                                        .site = s->theme};
     ml_buf_init(&report, 1 << 20);
     int r = ml_engine_new(&s->engine, &options, &report, &err);
     if (r == ML_E_POLICY)
@@ -243,16 +251,30 @@ static int open_engine(struct serve *s, const char *policy, const char *library)
     return r;
 }
 
+static int read_theme(struct serve *s)
+{
+    struct ml_err err = {.text = ""};
+    const char *dir = ml_app_themes();
+    int r = dir ? ml_theme_read(&s->theme, dir, &err) : 0;
+    if (r != 0)
+        fprintf(stderr, "moonlatch: %s: %s\n", dir, err.text);
+    return r;
+}
+
 static int open_all(struct serve *s, const char *policy, const char *library)
 {
-    int r = open_engine(s, policy, library);
+    const char *host = ml_settings_text(s->settings, "SERVER_HOSTNAME");
+    int r = read_theme(s);
+    if (r == 0)
+        r = open_engine(s, policy, library);
     if (r == 0)
         r = open_status(s);
     if (r == 0)
         r = open_admin(s);
     if (r == 0)
-        r = listen_on(s, &s->check_listener, ml_settings_text(s->settings, "SERVER_HOSTNAME"),
-                      "SERVER_PORT", ml_engine_adopt, s->engine);
+        r = listen_on(s, &s->check_listener, host, "SERVER_PORT", ml_engine_adopt, s->engine);
+    if (r == 0)
+        r = listen_on(s, &s->web_listener, host, "WEB_SERVER_PORT", ml_engine_adopt_web, s->engine);
     if (r == 0) {
         ml_engine_watch(s->engine);
         uv_timer_start(&s->trim, on_trim, TRIM_MS, 0);
@@ -282,6 +304,7 @@ static int run(struct serve *s, const char *policy, const char *library)
         close_all(s);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     ML_REQUIRE(uv_loop_close(&s->loop) == 0);
+    ml_theme_free(s->theme);
     if (r == 0)
         ml_log_text(ML_LOG_INFO, "stopped");
     return r == 0 ? 0 : r == ML_E_POLICY ? 2 : 1;

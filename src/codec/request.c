@@ -49,6 +49,20 @@ bool ml_decision_deny(struct ml_decision *d, int status, struct ml_str reason, s
     return true;
 }
 
+bool ml_decision_answer(struct ml_decision *d, int status, struct ml_str reason,
+                        struct ml_str content_type, struct ml_str body)
+{
+    if (d->action != ML_UNDECIDED)
+        return false;
+    bool valid = status >= 200 && status <= 599;
+    d->action = valid ? ML_ANSWER : ML_DENY;
+    d->status = valid ? status : 503;
+    d->reason = valid ? reason : ML_STR("error");
+    d->content_type = content_type;
+    d->body = body;
+    return true;
+}
+
 void ml_decision_step(struct ml_decision *d, struct ml_str name, struct ml_str outcome,
                       struct ml_str reason)
 {

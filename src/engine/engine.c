@@ -63,6 +63,8 @@ int ml_engine_new(struct ml_engine **ret, const struct ml_engine_options *option
     e->policy = ml_xstrdup(options->policy);
     e->library = ml_xstrdup(options->library);
     e->on_check = options->on_check;
+    e->on_web = options->on_web;
+    e->site = options->site;
     pthread_mutex_init(&e->ready_lock, NULL);
     ml_buf_init(&e->report, 64 * 1024);
     ml_buf_init(&e->trial, 64 * 1024);
@@ -103,9 +105,8 @@ const struct ml_settings *ml_engine_settings(const struct ml_engine *e)
     return e->settings;
 }
 
-void ml_engine_adopt(void *engine, int fd, const char *peer)
+static void adopt(struct ml_engine *e, int fd, const char *peer, bool web)
 {
-    struct ml_engine *e = engine;
     struct ml_worker *least = &e->workers[0];
     int least_load = atomic_load_explicit(&least->load, memory_order_relaxed);
     if (e->closing || !e->worker_count) {
@@ -120,7 +121,17 @@ void ml_engine_adopt(void *engine, int fd, const char *peer)
         }
     }
     atomic_fetch_add_explicit(&least->load, 1, memory_order_relaxed);
-    ml_worker_adopt(least, fd, peer);
+    ml_worker_adopt(least, fd, peer, web);
+}
+
+void ml_engine_adopt(void *engine, int fd, const char *peer)
+{
+    adopt(engine, fd, peer, false);
+}
+
+void ml_engine_adopt_web(void *engine, int fd, const char *peer)
+{
+    adopt(engine, fd, peer, true);
 }
 
 void ml_engine_drain(struct ml_engine *e)
@@ -187,6 +198,16 @@ unsigned ml_engine_in_flight(const struct ml_engine *e)
 ml_http_handler ml_engine_check_handler(const struct ml_engine *e)
 {
     return e->on_check;
+}
+
+ml_http_handler ml_engine_web_handler(const struct ml_engine *e)
+{
+    return e->on_web;
+}
+
+const void *ml_engine_site(const struct ml_engine *e)
+{
+    return e->site;
 }
 
 struct ml_mailbox *ml_engine_mailbox(struct ml_engine *e)

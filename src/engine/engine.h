@@ -14,6 +14,8 @@ struct ml_engine_options {
     const char *policy;       /* path of the policy file */
     const char *library;      /* directory that holds moonlatch/init.lua */
     ml_http_handler on_check; /* the gate of the check port; ctx is the struct ml_worker */
+    ml_http_handler on_web;   /* of the web port, likewise */
+    const void *site;         /* on_web's own */
 };
 
 /* Checks the policy, starts the workers, makes the first generation current. A bad policy:
@@ -27,6 +29,8 @@ void ml_engine_close(struct ml_engine *e, void (*closed)(void *ctx), void *ctx);
 const struct ml_settings *ml_engine_settings(const struct ml_engine *e);
 /* A new connection of the check port goes to the worker with the fewest. */
 void ml_engine_adopt(void *engine, int fd, const char *peer);
+/* The same for the web port. */
+void ml_engine_adopt_web(void *engine, int fd, const char *peer);
 /* All workers close their connections as they fall idle. */
 void ml_engine_drain(struct ml_engine *e);
 int ml_engine_connections(const struct ml_engine *e);
@@ -57,6 +61,8 @@ struct ml_script_options ml_engine_script_options(struct ml_engine *e);
 /* A worker's share of the 64 requests that a provider gets from this process at a time. */
 unsigned ml_engine_in_flight(const struct ml_engine *e);
 ml_http_handler ml_engine_check_handler(const struct ml_engine *e);
+ml_http_handler ml_engine_web_handler(const struct ml_engine *e);
+const void *ml_engine_site(const struct ml_engine *e);
 struct ml_mailbox *ml_engine_mailbox(struct ml_engine *e);
 
 /* Checks a policy in a state of its own on the calling thread; what `moonlatch check` and reloads

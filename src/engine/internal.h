@@ -16,7 +16,8 @@ struct ml_engine {
     uv_loop_t *loop;
     const struct ml_settings *settings;
     char *policy, *library;
-    ml_http_handler on_check;
+    ml_http_handler on_check, on_web;
+    const void *site;
     struct ml_mailbox mailbox;
     struct ml_cache *cache;
     struct ml_flights *flights;

@@ -37,7 +37,7 @@ enum { COUNT = sizeof table / sizeof table[0] };
 struct ml_settings {
     char *value[COUNT];        /* NULL: not set */
     const char *source[COUNT]; /* name of the variable it came from; NULL: the default */
-    char *prefix, *verify;
+    char *prefix, *verify, *callback;
 };
 
 static int find(const char *name)
@@ -325,9 +325,11 @@ static char *place_path(const char *v, const char *more)
 static void derive_places(struct ml_settings *s, struct ml_buf *errors)
 {
     const char *verify = ml_settings_text(s, "VERIFY_AUTH_URL"),
-               *prefix = ml_settings_text(s, "AUTHSERVICE_URL_PREFIX");
+               *prefix = ml_settings_text(s, "AUTHSERVICE_URL_PREFIX"),
+               *callback = ml_settings_text(s, "REDIRECT_URL");
     s->prefix = place_path(prefix, "");
     s->verify = *verify ? place_path(verify, "") : place_path(prefix, "/verify");
+    s->callback = *callback ? place_path(callback, "") : place_path(prefix, "/oidc/callback");
     if (!s->prefix || !*s->prefix)
         ml_buf_printf(errors,
                       "AUTHSERVICE_URL_PREFIX must have a path of its own, such as /authservice/: "
@@ -335,6 +337,9 @@ static void derive_places(struct ml_settings *s, struct ml_buf *errors)
     if (!s->verify || !*s->verify)
         ml_buf_printf(errors,
                       "VERIFY_AUTH_URL must have a path of its own, such as /authservice/verify\n");
+    if (!s->callback || !*s->callback)
+        ml_buf_printf(errors, "REDIRECT_URL must have a path of its own, such as "
+                              "/authservice/oidc/callback\n");
 }
 
 static void check_together(struct ml_settings *s, struct ml_buf *errors)
@@ -383,6 +388,7 @@ void ml_settings_free(struct ml_settings *s)
     }
     free(s->prefix);
     free(s->verify);
+    free(s->callback);
     free(s);
 }
 
@@ -427,6 +433,11 @@ const char *ml_settings_prefix(const struct ml_settings *s)
 const char *ml_settings_verify(const struct ml_settings *s)
 {
     return s->verify;
+}
+
+const char *ml_settings_callback(const struct ml_settings *s)
+{
+    return s->callback;
 }
 
 void ml_settings_print(const struct ml_settings *s, struct ml_buf *out)

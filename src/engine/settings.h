@@ -28,10 +28,11 @@ bool ml_settings_bool(const struct ml_settings *s, const char *name);
 long long ml_settings_int(const struct ml_settings *s,
                           const char *name); /* durations in milliseconds */
 
-/* Path of AUTHSERVICE_URL_PREFIX without trailing slash, and of VERIFY_AUTH_URL: canonical, never
- * empty. */
+/* Path of AUTHSERVICE_URL_PREFIX without trailing slash, of VERIFY_AUTH_URL and of REDIRECT_URL:
+ * canonical, never empty. */
 const char *ml_settings_prefix(const struct ml_settings *s);
 const char *ml_settings_verify(const struct ml_settings *s);
+const char *ml_settings_callback(const struct ml_settings *s);
 
 /* What `moonlatch settings` prints: a line each, NAME=value, where it comes from; secrets hidden.
  */

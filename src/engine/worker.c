@@ -48,6 +48,17 @@ static void watch_readiness(struct ml_worker *w)
         uv_timer_start(&w->readiness, on_ready_tick, 0, READY_MS);
 }
 
+/* Browsers and providers: few, with small forms. */
+static const struct ml_http_limits web_limits = {.target_bytes = 8192,
+                                                 .header_bytes = 32768,
+                                                 .header_count = 64,
+                                                 .body_bytes = 32768,
+                                                 .connections = 1024,
+                                                 .header_ms = 5000,
+                                                 .idle_ms = 30000,
+                                                 .body_ms = 5000,
+                                                 .write_ms = 10000};
+
 static int open_parts(struct ml_worker *w)
 {
     struct ml_script_options script = ml_engine_script_options(w->engine);
@@ -57,6 +68,12 @@ static int open_parts(struct ml_worker *w)
                                      .handler = ml_engine_check_handler(w->engine),
                                      .ctx = w,
                                      .on_closed = on_connection_closed};
+    struct ml_http_options web = {.loop = &w->loop,
+                                  .limits = &web_limits,
+                                  .handler = ml_engine_web_handler(w->engine),
+                                  .ctx = w,
+                                  .on_closed = on_connection_closed,
+                                  .keep_body = true};
     int r = ml_client_new(&w->client, &client);
     if (r == 0) {
         script.loop = &w->loop;
@@ -66,6 +83,8 @@ static int open_parts(struct ml_worker *w)
     }
     if (r == 0)
         r = ml_http_server_new(&w->checks, &checks);
+    if (r == 0)
+        r = ml_http_server_new(&w->web, &web);
     if (r == 0) {
         uv_timer_init(&w->loop, &w->readiness);
         w->readiness.data = w;
@@ -150,7 +169,7 @@ static void on_script_closed(void *ctx)
     ml_client_close(w->client, on_client_closed, w);
 }
 
-static void on_checks_closed(void *ctx)
+static void on_web_closed(void *ctx)
 {
     struct ml_worker *w = ctx;
     drop(w->vm);
@@ -158,6 +177,12 @@ static void on_checks_closed(void *ctx)
     w->vm = w->next = NULL;
     uv_close((uv_handle_t *)&w->readiness, NULL);
     ml_script_close(w->script, on_script_closed, w);
+}
+
+static void on_checks_closed(void *ctx)
+{
+    struct ml_worker *w = ctx;
+    ml_http_server_close(w->web, on_web_closed, w);
 }
 
 struct letter {
@@ -177,8 +202,10 @@ static void read_drain(struct ml_letter *letter)
 {
     struct ml_worker *w = ML_CONTAINER(letter, struct letter, letter)->w;
     free(letter);
-    if (!w->stopping)
+    if (!w->stopping) {
         ml_http_server_drain(w->checks);
+        ml_http_server_drain(w->web);
+    }
 }
 
 static void post(struct ml_worker *w, void (*read)(struct ml_letter *))
@@ -320,6 +347,7 @@ struct adopt {
     struct ml_letter letter;
     struct ml_worker *w;
     int fd;
+    bool web;
     char peer[64];
 };
 
@@ -330,17 +358,18 @@ static void read_adopt(struct ml_letter *letter)
         close(a->fd);
         on_connection_closed(a->w);
     } else {
-        ml_http_server_adopt(a->w->checks, a->fd, a->peer);
+        ml_http_server_adopt(a->web ? a->w->web : a->w->checks, a->fd, a->peer);
     }
     free(a);
 }
 
-void ml_worker_adopt(struct ml_worker *w, int fd, const char *peer)
+void ml_worker_adopt(struct ml_worker *w, int fd, const char *peer, bool web)
 {
     struct adopt *a = ML_NEW(struct adopt);
     a->letter.read = read_adopt;
     a->w = w;
     a->fd = fd;
+    a->web = web;
     snprintf(a->peer, sizeof a->peer, "%s", peer);
     if (!ml_mailbox_post(&w->mailbox, &a->letter)) {
         close(fd);

@@ -34,7 +34,7 @@ struct ml_worker {
     struct ml_mailbox mailbox;
     struct ml_client *client;
     struct ml_script *script;
-    struct ml_http_server *checks;
+    struct ml_http_server *checks, *web;
     struct ml_vm *vm;        /* the current generation; NULL only before the first */
     struct ml_vm *next;      /* built, waiting for the flip */
     uv_timer_t readiness;    /* on worker 0: publishes ml_vm_ready of vm and of next */
@@ -55,8 +55,8 @@ void ml_worker_build(struct ml_worker *w, struct ml_bundle *bundle, uint64_t gen
                      void (*done)(void *arg, bool ok), void *arg);
 /* Any thread: makes the built VM current (flip), or drops it. */
 void ml_worker_flip(struct ml_worker *w, bool keep);
-/* Any thread: a connection, counted in w->load already. */
-void ml_worker_adopt(struct ml_worker *w, int fd, const char *peer);
+/* Any thread: a connection of the check port or the web port, counted in w->load already. */
+void ml_worker_adopt(struct ml_worker *w, int fd, const char *peer, bool web);
 void ml_worker_drain(struct ml_worker *w);
 /* Any thread: fills a report; done(arg, report) runs on the engine's thread and owns nothing of it
  * afterwards. false: the worker is closed, done will not run. */

@@ -101,7 +101,7 @@ struct ml_vm {
     size_t used,
         refused;    /* bytes; size of the last allocation refused for the whole state's bound */
     bool exhausted; /* refused even after a collection */
-    bool loading, poisoned, closing;
+    bool loading, poisoned, closing, places;
     int decide;
     const void *plan_type; /* identity of the plan metatable */
     struct ml_coroutine pool[ML_POOL_MAX];

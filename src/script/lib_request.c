@@ -1,5 +1,5 @@
-/* host.plan allow deny step route log now. The hot path: each allow of a cached check goes through
- * here.
+/* host.plan allow pass deny answer step route log now. The hot path: each allow of a cached check
+ * goes through here.
  *
  * What is written into the decision is copied into the request's arena; it counts only once decide
  * has returned (run.c). The request itself, as Lua sees it, is in request.c. */
@@ -199,18 +199,34 @@ static bool framing(struct ml_str name)
     return false;
 }
 
-static void add_client_headers(lua_State *L, struct ml_run *run, int idx)
+/* A line of the answer to the client; the value is on top. */
+static void add_client_header(lua_State *L, struct ml_run *run, struct ml_str name)
 {
     struct ml_decision *d = run->d;
+    struct ml_str value = ml_vm_check_text(L, -1);
+    if (d->client_count == ML_CLIENT_HEADERS_MAX)
+        luaL_error(L, "deny: more than %d headers", ML_CLIENT_HEADERS_MAX);
+    if (!ml_header_name_ok(name) || framing(name) || !ml_header_value_ok(value))
+        luaL_error(L, "deny: a header cannot be sent");
+    d->client[d->client_count].name = keep(L, run, name);
+    d->client[d->client_count++].value = keep(L, run, value);
+}
+
+/* {name = text, or a list of texts: a line each} */
+static void add_client_headers(lua_State *L, struct ml_run *run, int idx)
+{
+    if (lua_isnoneornil(L, idx))
+        return;
     luaL_checktype(L, idx, LUA_TTABLE);
     for (lua_pushnil(L); lua_next(L, idx); lua_pop(L, 1)) {
-        struct ml_str name = ml_vm_check_text(L, -2), value = ml_vm_check_text(L, -1);
-        if (d->client_count == ML_CLIENT_HEADERS_MAX)
-            luaL_error(L, "deny: more than %d headers", ML_CLIENT_HEADERS_MAX);
-        if (!ml_header_name_ok(name) || framing(name) || !ml_header_value_ok(value))
-            luaL_error(L, "deny: a header cannot be sent");
-        d->client[d->client_count].name = keep(L, run, name);
-        d->client[d->client_count++].value = keep(L, run, value);
+        struct ml_str name = ml_vm_check_text(L, -2);
+        if (!lua_istable(L, -1)) {
+            add_client_header(L, run, name);
+            continue;
+        }
+        for (lua_Integer i = 1; lua_rawgeti(L, -1, i) != LUA_TNIL; i++, lua_pop(L, 1))
+            add_client_header(L, run, name);
+        lua_pop(L, 1);
     }
 }
 
@@ -234,11 +250,54 @@ static int l_deny(lua_State *L)
     if (d->action != ML_UNDECIDED)
         return luaL_error(L, "this request is decided already");
     d->client_count = 0;
-    if (!lua_isnoneornil(L, 5))
-        add_client_headers(L, run, 5);
+    add_client_headers(L, run, 5);
     if (body.n)
         d->content_type = ML_STR("text/plain; charset=utf-8");
     ml_decision_deny(d, (int)status, reason, body);
+    return 0;
+}
+
+/* answer(req, status, reason, content_type, body, headers): of one of our own places. */
+static int l_answer(lua_State *L)
+{
+    struct ml_run *run = check_run(L);
+    struct ml_decision *d = run->d;
+    struct ml_str reason = deny_reason(L, 3), type = keep_short(L, run, 4, STEP_TEXT);
+    lua_Integer status = lua_isinteger(L, 2) ? lua_tointeger(L, 2) : 0;
+    if (status < (run->request->web ? 200 : 201) || status > 599)
+        return luaL_error(L, "answer: the status is a number up to 599 and, where a gateway would "
+                             "take it for an allow, not 200");
+    struct ml_str body = keep(L, run, lua_isnoneornil(L, 5) ? ML_STR("") : ml_vm_check_text(L, 5));
+    if (run->request->place == ML_PLACE_NONE)
+        return luaL_error(L, "answer: this request is a check");
+    if (!ml_header_value_ok(type))
+        return luaL_error(L, "answer: the content type cannot be sent");
+    if (d->action != ML_UNDECIDED)
+        return luaL_error(L, "this request is decided already");
+    d->client_count = 0;
+    add_client_headers(L, run, 6);
+    ml_decision_answer(d, (int)status, reason, type, body);
+    return 0;
+}
+
+/* One of our own places, which the gateway's route leads to the web port: let through, with every
+ * header that the policy owns taken out. */
+static int l_pass(lua_State *L)
+{
+    struct ml_run *run = check_run(L);
+    struct ml_decision *d = run->d;
+    struct ml_vm *vm = run->vm;
+    if (run->request->place == ML_PLACE_NONE || run->request->web)
+        return luaL_error(L, "pass: this request is no place of ours on the check port");
+    if (vm->owned_count > ML_UPSTREAM_HEADERS_MAX)
+        return luaL_error(L, "pass: the policy has too many headers");
+    if (d->action != ML_UNDECIDED)
+        return luaL_error(L, "this request is decided already");
+    for (d->upstream_count = 0; d->upstream_count < vm->owned_count; d->upstream_count++)
+        d->upstream[d->upstream_count] =
+            (struct ml_upstream_header){vm->owned[d->upstream_count], ML_STR(""), ML_HEADER_REMOVE};
+    ml_decision_allow(d);
+    d->reason = ML_STR("public");
     return 0;
 }
 
@@ -333,8 +392,9 @@ void ml_lib_request(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"plan", l_plan},   {"allow", l_allow}, {"deny", l_deny}, {"step", l_step},
-        {"route", l_route}, {"log", l_log},     {"now", l_now},   {NULL, NULL},
+        {"plan", l_plan},     {"allow", l_allow}, {"pass", l_pass},   {"deny", l_deny},
+        {"answer", l_answer}, {"step", l_step},   {"route", l_route}, {"log", l_log},
+        {"now", l_now},       {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);
     ml_vm_new_type(L, plan_type, none);

@@ -226,6 +226,9 @@ static void take_policy(lua_State *L, struct ml_load *l)
     lua_Number timeout = lua_tonumber(L, -1);
     vm->timeout_ms = timeout > 0 && timeout < TIMEOUT_MAX ? (uint64_t)(timeout * 1000) : 0;
     lua_pop(L, 1);
+    lua_getfield(L, -1, "places");
+    vm->places = lua_toboolean(L, -1);
+    lua_pop(L, 1);
     take_lists(L, vm);
     if (lua_getfield(L, -1, "decide") != LUA_TFUNCTION)
         luaL_error(L, "the library returned no decide function");

@@ -14,13 +14,13 @@ enum { QUERY_NAMES = 256 }; /* parameters that are looked through */
 
 static const char request_type[] = "moonlatch.request", view_type[] = "moonlatch.view";
 
-enum view { VIEW_QUERY, VIEW_HEADERS, VIEW_COOKIES };
+enum view { VIEW_QUERY, VIEW_HEADERS, VIEW_COOKIES, VIEW_FORM };
 
 struct request_box {
     uint64_t number;
 };
 
-/* req.headers, req.cookies, req.query */
+/* req.headers, req.cookies, req.query, req.form */
 struct view_box {
     uint64_t number;
     enum view view;
@@ -33,6 +33,8 @@ enum field {
     FIELD_BEARER,
     FIELD_HAS_PARAMS,
     FIELD_VERIFY,
+    FIELD_WEB,
+    FIELD_ENDPOINT,
 };
 
 static struct ml_run *live_run(lua_State *L, uint64_t number)
@@ -105,12 +107,20 @@ static int push_cookie(lua_State *L, struct ml_run *run, struct ml_str name)
     return push_text(L, value);
 }
 
+/* The body's text when it says that it is a form. */
+static struct ml_str form(const struct ml_request *r)
+{
+    struct ml_str parameters, type = ml_request_header(r, ML_STR("content-type"), NULL);
+    type = ml_str_trim(ml_str_cut(type, ';', &parameters));
+    bool is_form = type.p && ml_str_ieq(type, ML_STR("application/x-www-form-urlencoded"));
+    return is_form ? r->body : (struct ml_str){NULL, 0};
+}
+
 /* The first parameter of that name, decoded as a form (WHATWG URL 5.1); one that cannot be decoded
  * is absent. */
-static int push_parameter(lua_State *L, struct ml_run *run, struct ml_str name)
+static int push_parameter(lua_State *L, struct ml_run *run, struct ml_str rest, struct ml_str name)
 {
     struct ml_buf *b = &run->vm->scratch;
-    struct ml_str rest = run->request->query;
     for (int i = 0; rest.n && i < QUERY_NAMES; i++) {
         struct ml_str pair = ml_str_cut(rest, '&', &rest), value;
         struct ml_str key = ml_str_cut(pair, '=', &value);
@@ -133,14 +143,21 @@ static int view_index(lua_State *L)
     struct ml_str name = ml_vm_check_text(L, 2);
     if (box->view == VIEW_HEADERS)
         return push_text(L, header(L, run, name));
-    return box->view == VIEW_COOKIES ? push_cookie(L, run, name) : push_parameter(L, run, name);
+    if (box->view == VIEW_COOKIES)
+        return push_cookie(L, run, name);
+    return push_parameter(L, run, box->view == VIEW_FORM ? form(run->request) : run->request->query,
+                          name);
 }
 
 static int view_tostring(lua_State *L)
 {
     struct view_box *box = luaL_checkudata(L, 1, view_type);
     struct ml_run *run = live_run(L, box->number);
-    static const char *const names[] = {NULL, "<headers>", "<cookies>"};
+    static const char *const names[] = {NULL, "<headers>", "<cookies>", "<form>"};
+    if (box->view == VIEW_FORM) {
+        struct ml_str text = form(run->request);
+        return push_text(L, text.p ? text : ML_STR(""));
+    }
     if (box->view == VIEW_QUERY)
         return push_text(L, run->request->query.p ? run->request->query : ML_STR(""));
     lua_pushstring(L, names[box->view]);
@@ -158,6 +175,19 @@ static int push_view(lua_State *L, struct ml_run *run, enum view view)
     luaL_setmetatable(L, view_type);
     lua_pushvalue(L, -1);
     lua_setiuservalue(L, 1, (int)view + 1);
+    return 1;
+}
+
+static int push_endpoint(lua_State *L, enum ml_place place)
+{
+    static const char *const names[] = {
+        [ML_PLACE_CALLBACK] = "callback",
+        [ML_PLACE_LOGOUT] = "logout",
+        [ML_PLACE_BACKCHANNEL_LOGOUT] = "backchannel_logout",
+        [ML_PLACE_FRONTCHANNEL_LOGOUT] = "frontchannel_logout",
+        [ML_PLACE_PAGE] = "page",
+    };
+    lua_pushstring(L, names[place]);
     return 1;
 }
 
@@ -186,6 +216,11 @@ static int request_index(lua_State *L)
     case FIELD_VERIFY:
         lua_pushboolean(L, run->request->verify);
         return 1;
+    case FIELD_WEB:
+        lua_pushboolean(L, run->request->web);
+        return 1;
+    case FIELD_ENDPOINT:
+        return push_endpoint(L, run->request->place);
     }
     return 0;
 }
@@ -210,7 +245,7 @@ static int no_newindex(lua_State *L)
 
 void ml_request_push(lua_State *L, struct ml_run *run)
 {
-    struct request_box *box = lua_newuserdatauv(L, sizeof *box, 3);
+    struct request_box *box = lua_newuserdatauv(L, sizeof *box, 4);
     box->number = run->number;
     lua_rawgetp(L, LUA_REGISTRYINDEX, request_type);
     lua_setmetatable(L, -2);
@@ -238,9 +273,13 @@ static void push_fields(lua_State *L)
         {"query", FIELD_VIEW, VIEW_QUERY},
         {"headers", FIELD_VIEW, VIEW_HEADERS},
         {"cookies", FIELD_VIEW, VIEW_COOKIES},
+        {"form", FIELD_VIEW, VIEW_FORM},
+        TEXT(body),
         {"bearer", FIELD_BEARER, 0},
         {"has_params", FIELD_HAS_PARAMS, 0},
         {"verify", FIELD_VERIFY, 0},
+        {"web", FIELD_WEB, 0},
+        {"endpoint", FIELD_ENDPOINT, 0},
     };
 #undef TEXT
     lua_newtable(L);

@@ -227,6 +227,11 @@ struct ml_bundle *ml_vm_bundle(const struct ml_vm *vm)
     return vm->bundle;
 }
 
+bool ml_vm_serves_places(const struct ml_vm *vm)
+{
+    return vm->places;
+}
+
 size_t ml_vm_owned_headers(const struct ml_vm *vm, const struct ml_str **ret)
 {
     *ret = vm->owned;

@@ -180,6 +180,13 @@ end
 
 local REASONS = { unauthenticated = true, denied = true, unavailable = true, error = true, login = true }
 
+-- headers: name to text, or to a list of texts.
+local function check_lines(headers)
+  for name, value in pairs(headers or {}) do
+    for _, line in ipairs(type(value) == "table" and value or { value }) do no_control(want("string", line, name), name) end
+  end
+end
+
 local function decision_functions(host, self)
   local function current(req)
     if self.decision == nil or self.decision.req ~= req then error("this request has ended", 3) end
@@ -213,9 +220,24 @@ local function decision_functions(host, self)
     local decision = open(req)
     if math.type(status) ~= "integer" or status < 301 or status > 599 then error("deny: a status from 301 to 599", 2) end
     if not REASONS[reason] then error("deny: an unknown reason", 2) end
-    for name, value in pairs(headers or {}) do no_control(value, name) end
+    check_lines(headers)
     decision.action, decision.status, decision.reason = "deny", status, reason
     decision.message, decision.client_headers = want("string", message, "deny"), headers or {}
+  end
+  function host.answer(req, status, reason, content_type, body, headers)
+    local decision = open(req)
+    if not req.endpoint then error("answer: this request is a check", 2) end
+    if math.type(status) ~= "integer" or status < (req.web and 200 or 201) or status > 599 then error("answer: the status", 2) end
+    if not REASONS[reason] then error("answer: an unknown reason", 2) end
+    check_lines(headers)
+    decision.action, decision.status, decision.reason = "answer", status, reason
+    decision.content_type, decision.body = no_control(content_type or "", "content type"), body or ""
+    decision.message, decision.client_headers = decision.body, headers or {}
+  end
+  function host.pass(req)
+    local decision = open(req)
+    if not req.endpoint or req.web then error("pass: this request is no place of ours on the check port", 2) end
+    decision.action, decision.status, decision.reason, decision.headers = "allow", 200, "public", {}
   end
   function host.step(req, name, outcome, reason)
     local steps = current(req).steps

@@ -103,18 +103,22 @@ local function credential(headers)
   end
 end
 
---- fields: method scheme host path raw_path query client_ip id has_params verify, headers = {name = text}. touched() is called
--- for each field that is read. Returns the request and a function that ends it.
+--- fields: method scheme host path raw_path query client_ip id has_params verify endpoint web body, headers = {name = text}.
+-- touched() is called for each field that is read. Returns the request and a function that ends it.
 function sandbox.request(fields, touched)
   local headers = {}
   for name, value in pairs(fields.headers or {}) do headers[name:lower()] = value end
   local cookies, query = parse_cookies(headers.cookie), parse_query(fields.query)
+  local posted = (headers["content-type"] or ""):lower():find("^%s*application/x%-www%-form%-urlencoded%s*;?") and fields.body or ""
+  local form = parse_query(posted)
   local values = {
     method = fields.method, scheme = fields.scheme, host = fields.host, path = fields.path, raw_path = fields.raw_path,
     client_ip = fields.client_ip, id = fields.id, has_params = fields.has_params, verify = fields.verify,
     headers = reader("headers", function(name) return headers[name:lower()] end),
     cookies = reader("cookies", function(name) return cookies[name] end),
     query = reader("query fields", function(name) return query[name] end, fields.query or ""),
+    form = reader("form fields", function(name) return form[name] end, posted), body = fields.body or "",
+    endpoint = fields.endpoint, web = fields.web or false,
     bearer = token_of(headers.authorization), credential = credential(headers),
   }
   local ended = false
