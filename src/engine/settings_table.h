@@ -50,9 +50,17 @@ S("CA_BUNDLE", FILE, "", NULL, 0, 0, 0, NULL, "PEM file added to the system's ro
 S("SESSION_STORE_TYPE", WORD, "boltdb", NULL, 0, 0, 0, "boltdb lmdb redis memory", "session store")
 S("SESSION_STORE_PATH", TEXT, "/var/lib/authservice/data.db", "STORE_PATH", 0, 0, 0, NULL,
   "embedded session store")
-S("SESSION_STORE_REDIS_ADDR", TEXT, "127.0.0.1:6379", NULL, 0, 0, 0, NULL, "Redis")
+S("SESSION_STORE_REDIS_ADDR", TEXT, "127.0.0.1:6379", NULL, 0, 0, 0, NULL,
+  "Redis, host:port; or a list of sentinels or cluster nodes")
 S("SESSION_STORE_REDIS_PWD", SECRET, "", NULL, 0, 0, 0, NULL, "Redis password")
 S("SESSION_STORE_REDIS_DB", INT, "0", NULL, 0, 0, 65535, NULL, "Redis database")
+S("SESSION_STORE_REDIS_USER", TEXT, "", NULL, 0, 0, 0, NULL, "Redis user name; empty: default")
+S("SESSION_STORE_REDIS_MODE", WORD, "single", NULL, 0, 0, 0, "single sentinel cluster",
+  "what the addresses are")
+S("SESSION_STORE_REDIS_MASTER", TEXT, "", NULL, 0, 0, 0, NULL, "the master's name at the sentinels")
+S("SESSION_STORE_REDIS_TLS", BOOL, "false", NULL, 0, 0, 0, NULL, "Redis by TLS")
+S("SESSION_STORE_REDIS_CA", FILE, "", NULL, 0, 0, 0, NULL,
+  "PEM file believed for Redis, instead of the system's roots")
 S("SESSION_MAX_AGE", INT, "86400", NULL, 0, 1, 315360000, NULL, "seconds")
 S("SESSION_SAME_SITE", TEXT, "Lax", NULL, 0, 0, 0, NULL, "Lax, Strict or None")
 S("CLIENT_NAME", TEXT, "AuthService", NULL, 0, 0, 0, NULL, "shown on pages")
