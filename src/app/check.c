@@ -8,7 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-static bool check_file(const struct ml_settings *settings, const char *library, const char *path)
+static bool check_file(const struct ml_settings *settings, const struct ml_library *library,
+                       const char *path)
 {
     struct ml_buf report;
     unsigned warnings = 0;
@@ -23,18 +24,25 @@ static bool check_file(const struct ml_settings *settings, const char *library, 
 
 int ml_app_check(int argc, char **argv)
 {
-    const char *library = ml_app_library();
+    const char *directory = ml_app_library();
     if (argc < 2 || argv[1][0] == '-') {
         fputs("usage: moonlatch check FILE...\n", stderr);
         return 2;
     }
-    if (!library) {
+    if (!directory) {
         fputs("moonlatch: the Lua library is not installed beside the binary\n", stderr);
         return 1;
     }
     struct ml_settings *settings = ml_app_read_settings();
     if (!settings)
         return 2;
+    struct ml_library *library = NULL;
+    struct ml_err err;
+    if (ml_library_new(&library, directory, &err) != 0) {
+        fprintf(stderr, "moonlatch: %s\n", err.text);
+        ml_settings_free(settings);
+        return 1;
+    }
     int failed = 0;
     ml_client_global_init();
     ml_watchdog_start();
@@ -42,6 +50,7 @@ int ml_app_check(int argc, char **argv)
         failed += !check_file(settings, library, argv[i]);
     ml_watchdog_stop();
     ml_client_global_done();
+    ml_library_free(library);
     ml_settings_free(settings);
     return failed ? 2 : 0;
 }

@@ -49,7 +49,7 @@ void ml_engine_free(struct ml_engine *e)
     ml_buf_done(&e->trial);
     pthread_mutex_destroy(&e->ready_lock);
     free(e->policy);
-    free(e->library);
+    ml_library_free(e->library);
     free(e);
     closed(ctx);
 }
@@ -61,7 +61,6 @@ int ml_engine_new(struct ml_engine **ret, const struct ml_engine_options *option
     e->loop = options->loop;
     e->settings = options->settings;
     e->policy = ml_xstrdup(options->policy);
-    e->library = ml_xstrdup(options->library);
     e->on_check = options->on_check;
     e->on_web = options->on_web;
     e->site = options->site;
@@ -72,6 +71,8 @@ int ml_engine_new(struct ml_engine **ret, const struct ml_engine_options *option
     ml_engine_reload_open(e);
     ml_engine_set_ready(e, false, "starting");
     int r = open_stores(e, err);
+    if (r == 0)
+        r = ml_library_new(&e->library, options->library, err);
     if (r == 0)
         r = ml_bundle_read(&e->candidate, e->policy, err);
     if (r == 0 && (r = ml_engine_try(e->settings, e->library, e->candidate, report)) != 0)

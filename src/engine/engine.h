@@ -67,11 +67,11 @@ struct ml_mailbox *ml_engine_mailbox(struct ml_engine *e);
 
 /* Checks a policy in a state of its own on the calling thread; what `moonlatch check` and reloads
  * use. */
-int ml_engine_check(const struct ml_settings *settings, const char *library, const char *path,
-                    struct ml_buf *report, unsigned *warnings);
+int ml_engine_check(const struct ml_settings *settings, const struct ml_library *library,
+                    const char *path, struct ml_buf *report, unsigned *warnings);
 /* The same for files that were read already, with nothing kept: reloads try a bundle before any
  * worker sees it. */
-int ml_engine_try(const struct ml_settings *settings, const char *library, struct ml_bundle *bundle,
-                  struct ml_buf *report);
+int ml_engine_try(const struct ml_settings *settings, const struct ml_library *library,
+                  struct ml_bundle *bundle, struct ml_buf *report);
 /* CPUs that the cgroup quota gives us, rounded up; at least 1. */
 unsigned ml_cpus(void);

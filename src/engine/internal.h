@@ -15,7 +15,8 @@ enum ml_reload_state { ML_RELOAD_IDLE, ML_RELOAD_CHECKING, ML_RELOAD_BUILDING, M
 struct ml_engine {
     uv_loop_t *loop;
     const struct ml_settings *settings;
-    char *policy, *library;
+    char *policy;
+    struct ml_library *library;
     ml_http_handler on_check, on_web;
     const void *site;
     struct ml_mailbox mailbox;

@@ -29,7 +29,8 @@ static void on_script_closed(void *ctx)
     ml_client_close(s->client, on_client_closed, s);
 }
 
-static int scratch_open(struct scratch *s, const struct ml_settings *settings, const char *library)
+static int scratch_open(struct scratch *s, const struct ml_settings *settings,
+                        const struct ml_library *library)
 {
     ML_REQUIRE(uv_loop_init(&s->loop) == 0 && ml_mailbox_open(&s->mailbox, &s->loop) == 0);
     s->cache = ml_cache_new(1 << 20);
@@ -77,8 +78,9 @@ static int scratch_build(struct scratch *s, struct ml_bundle *bundle, struct ml_
 }
 
 /* bundle, or the file at path when bundle is NULL. */
-static int check(const struct ml_settings *settings, const char *library, const char *path,
-                 struct ml_bundle *bundle, struct ml_buf *report, unsigned *warnings)
+static int check(const struct ml_settings *settings, const struct ml_library *library,
+                 const char *path, struct ml_bundle *bundle, struct ml_buf *report,
+                 unsigned *warnings)
 {
     struct scratch *s = ML_NEW(struct scratch);
     int r = scratch_open(s, settings, library);
@@ -93,14 +95,14 @@ static int check(const struct ml_settings *settings, const char *library, const 
     return r;
 }
 
-int ml_engine_check(const struct ml_settings *settings, const char *library, const char *path,
-                    struct ml_buf *report, unsigned *warnings)
+int ml_engine_check(const struct ml_settings *settings, const struct ml_library *library,
+                    const char *path, struct ml_buf *report, unsigned *warnings)
 {
     return check(settings, library, path, NULL, report, warnings);
 }
 
-int ml_engine_try(const struct ml_settings *settings, const char *library, struct ml_bundle *bundle,
-                  struct ml_buf *report)
+int ml_engine_try(const struct ml_settings *settings, const struct ml_library *library,
+                  struct ml_bundle *bundle, struct ml_buf *report)
 {
     return check(settings, library, NULL, bundle, report, NULL);
 }

@@ -167,6 +167,9 @@ int ml_load_run(lua_State *L);
 bool ml_bundle_module(const struct ml_bundle *b, struct ml_str name, const char **ret_file,
                       struct ml_str *ret);
 struct ml_str ml_bundle_source(const struct ml_bundle *b);
+/* library.c: the bytecode of a module, by the name that require() takes; false when there is none.
+ */
+bool ml_library_code(const struct ml_library *library, struct ml_str name, struct ml_str *ret);
 /* Appends the content of a regular file of at most ML_FILE_BYTES to out; a FIFO or device is
  * refused, not waited for. */
 int ml_file_read(const char *path, struct ml_buf *out, struct ml_err *err);

@@ -5,7 +5,6 @@
 
 #include "base/mem.h"
 
-#include <limits.h>
 #include <lualib.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,49 +41,11 @@ struct ml_str ml_vm_check_text(lua_State *L, int idx)
     return s;
 }
 
-/* moonlatch.authn.opaque -> moonlatch/authn/opaque; false for names that are no module of the
- * library. */
-static bool module_path(struct ml_str name, char out[128])
-{
-    if (name.n >= 128 || !ml_str_starts(name, ML_STR("moonlatch")))
-        return false;
-    for (size_t i = 0; i < name.n; i++) {
-        char c = name.p[i];
-        bool word = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-        if (!word && (c != '.' || name.p[i - 1] == '.'))
-            return false;
-        out[i] = c == '.' ? '/' : c;
-    }
-    out[name.n] = '\0';
-    return true;
-}
-
-/* Pushes the chunk of a library file. */
-static void push_module(lua_State *L, struct ml_vm *vm, const char *path)
-{
-    static const char *const endings[] = {".lua", "/init.lua"};
-    char relative[160], absolute[PATH_MAX], chunk[168];
-    struct ml_err err = {.code = ML_OK};
-    for (size_t i = 0; i < 2; i++) {
-        snprintf(relative, sizeof relative, "%s%s", path, endings[i]);
-        snprintf(absolute, sizeof absolute, "%s/%s", vm->script->options.library, relative);
-        ml_buf_clear(&vm->scratch);
-        if (ml_file_read(absolute, &vm->scratch, &err) != ML_OK)
-            continue;
-        snprintf(chunk, sizeof chunk, "@%s", relative);
-        if (luaL_loadbufferx(L, vm->scratch.p ? vm->scratch.p : "", vm->scratch.n, chunk, "t"))
-            lua_error(L);
-        return;
-    }
-    luaL_error(L, "%s", err.text);
-}
-
 /* The library's require: its own modules only. Upvalue: what is loaded (false: being loaded). */
 static int l_require(lua_State *L)
 {
-    char path[128];
-    struct ml_str name = ml_vm_check_text(L, 1);
-    if (!module_path(name, path))
+    struct ml_str code, name = ml_vm_check_text(L, 1);
+    if (!ml_library_code(ml_vm_of(L)->script->options.library, name, &code))
         return luaL_error(L, "there is no module of that name in the library");
     lua_settop(L, 1);
     if (lua_getfield(L, lua_upvalueindex(1), name.p) == LUA_TBOOLEAN)
@@ -93,7 +54,9 @@ static int l_require(lua_State *L)
         return 1;
     lua_pushboolean(L, false);
     lua_setfield(L, lua_upvalueindex(1), name.p);
-    push_module(L, ml_vm_of(L), path);
+    /* The one place that takes bytecode: this process made it. */
+    if (luaL_loadbufferx(L, code.p, code.n, name.p, "b") != LUA_OK)
+        return lua_error(L);
     lua_pushvalue(L, 1);
     lua_call(L, 1, 1);
     lua_pushvalue(L, -1);
@@ -240,6 +203,7 @@ static void take_policy(lua_State *L, struct ml_load *l)
 
 static void open_state(lua_State *L, struct ml_vm *vm)
 {
+    lua_gc(L, LUA_GCSTOP); /* nothing here is garbage */
     open_libraries(L);
     lua_createtable(L, ML_MEMO_SLOTS, 0);
     vm->memo = ml_vm_anchor(L);
@@ -247,6 +211,7 @@ static void open_state(lua_State *L, struct ml_vm *vm)
     lua_pushliteral(L, "moonlatch");
     lua_call(L, 1, 1);
     luaL_checktype(L, -1, LUA_TTABLE);
+    lua_gc(L, LUA_GCRESTART);
 }
 
 int ml_load_run(lua_State *L)

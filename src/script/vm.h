@@ -2,10 +2,11 @@
  *
  *   ml_script   one per worker: scheduler, ready list, watchdog registration. Outlives every VM.
  *   ml_bundle   the files of one policy, read once. Immutable, counted, shared by all workers.
+ *   ml_library  our own Lua files, compiled once. Immutable, shared by all workers.
  *   ml_vm       one lua_State: a bundle on a worker (a generation). Counted; closes when nobody
  * decides in it. ml_run      one decision (or background task) in it: a pooled coroutine.
  *
- * All but ml_bundle and the watchdog belong to the worker's thread. */
+ * All but ml_bundle, ml_library and the watchdog belong to the worker's thread. */
 #pragma once
 
 #include "base/buf.h"
@@ -22,6 +23,7 @@
 
 struct ml_script;
 struct ml_bundle;
+struct ml_library;
 struct ml_vm;
 struct ml_run;
 
@@ -44,7 +46,7 @@ struct ml_script_options {
     struct ml_flights *flights;
     struct ml_board *board;
     const uint8_t *cache_secret; /* 32 bytes, per process */
-    const char *library;         /* directory that holds moonlatch/init.lua */
+    const struct ml_library *library;
     struct ml_budget budget;
     /* Effective environment of this process (old names resolved); NULL when not set. */
     const char *(*env)(void *ctx, const char *name);
@@ -70,6 +72,11 @@ struct ml_script_stats ml_script_stats(const struct ml_script *s);
  * thread arm a hook (SIGURG) that raises an error no pcall can catch. */
 int ml_watchdog_start(void);
 void ml_watchdog_stop(void);
+
+/* Compiles every .lua file below directory/moonlatch but those in testing/ (bounded: 256 files, 1
+ * MiB each). Outlives every ml_script made with it. */
+int ml_library_new(struct ml_library **ret, const char *directory, struct ml_err *err);
+void ml_library_free(struct ml_library *library);
 
 /* Reads the policy file and every .lua file beside it but hidden ones and specs (_spec.lua)
  * (bounded: 64 files, 1 MiB each, regular files, links followed), hashes them. */

@@ -32,6 +32,7 @@ struct world {
     struct ml_client *client;
     struct ml_script *script;
     struct shared *shared;
+    struct ml_library *library;
     bool closed;
 };
 
@@ -84,6 +85,7 @@ UNUSED static void world_open_with(struct world *w, struct shared *shared, struc
     *w = (struct world){.shared = shared};
     assert_int_equal(uv_loop_init(&w->loop), 0);
     assert_int_equal(ml_mailbox_open(&w->mailbox, &w->loop), 0);
+    assert_int_equal(ml_library_new(&w->library, "spec/c/script/lib", NULL), 0);
     struct ml_client_options client = {.loop = &w->loop, .connect_ms = 1000};
     assert_int_equal(ml_client_new(&w->client, &client), 0);
     struct ml_script_options options = {
@@ -94,7 +96,7 @@ UNUSED static void world_open_with(struct world *w, struct shared *shared, struc
         .flights = shared->flights,
         .board = shared->board,
         .cache_secret = secret,
-        .library = "spec/c/script/lib",
+        .library = w->library,
         .budget = budget,
         .env = environment,
     };
@@ -132,6 +134,7 @@ UNUSED static void world_close(struct world *w)
     uv_run(&w->loop, UV_RUN_DEFAULT);
     assert_true(w->closed);
     assert_int_equal(uv_loop_close(&w->loop), 0);
+    ml_library_free(w->library);
 }
 
 UNUSED static void write_file(const char *path, const void *text, size_t n)
