@@ -106,10 +106,10 @@ export class Child {
 
 // An Envoy from deploy/envoy/NAME.yaml, between the gateway's port (0: a free one) and the given servers.
 // -> { child, port, adminPort }
-export async function startEnvoy(name, { checkPort, appPort, gatewayPort = 0, dir }) {
+export async function startEnvoy(name, { checkPort, webPort, appPort, gatewayPort = 0, dir }) {
     const binary = [process.env.ENVOY, join(ROOT, ".venv", "bin", "envoy")].find((path) => path && existsSync(path));
     if (!binary) throw new Error("no Envoy: run deploy/setup.sh, or set ENVOY to the program");
-    const ports = { 10080: gatewayPort, 10081: 0, 8080: checkPort, 9000: appPort };
+    const ports = { 10080: gatewayPort, 10081: 0, 8080: checkPort, 8082: webPort, 9000: appPort };
     const example = readFileSync(join(ROOT, "deploy", "envoy", `${name}.yaml`), "utf8");
     const config = join(dir, `${name}.yaml`);
     writeFileSync(config, example.replace(/port_value: (\d+)/g, (_all, port) => `port_value: ${ports[port]}`));

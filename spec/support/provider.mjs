@@ -1,9 +1,11 @@
-// A real OpenID provider (the oidc-provider package) for the tests and the demo: opaque access tokens, one client, a few users.
+// A real OpenID provider (the oidc-provider package) for the tests and the demo: opaque access tokens, one client, a few users,
+// a login page (a form with the user's name; its answer is the consent as well), refresh tokens, revocation, logout.
 //
 // Beside the provider's own endpoints it answers, outside of what the product may call:
 //   POST /test/token?sub=alice&ttl=60   a new access token as text, made by the provider's own models
 //   POST /test/revoke?token=T           the token is gone
 //   GET  /test/stats                    {"userinfo": calls, "discovery": calls}
+import { generateKeyPairSync } from "node:crypto";
 import http from "node:http";
 import Provider from "oidc-provider";
 
@@ -84,23 +86,71 @@ class Adapter {
     }
 }
 
-function configuration() {
+const CALLBACK = "/authservice/oidc/callback";
+
+const KEYS = [["rsa", { modulusLength: 2048 }, "RS256"], ["ec", { namedCurve: "P-256" }, "ES256"]].map(([type, options, alg]) => ({
+    ...generateKeyPairSync(type, options).privateKey.export({ format: "jwk" }), alg, use: "sig", kid: `${alg}-of-the-tests`,
+}));
+
+// options.client, options.features, options.ttl: over ours. Dex is { features: { rpInitiatedLogout: { enabled: false } ... } }.
+function configuration({ client = {}, features = {}, ttl = {} }) {
     return {
         adapter: Adapter,
+        jwks: { keys: KEYS },
         clients: [{
             client_id: CLIENT.id,
             client_secret: CLIENT.secret,
-            redirect_uris: ["http://localhost/authservice/oidc/callback"],
+            redirect_uris: [`http://localhost${CALLBACK}`],
+            grant_types: ["authorization_code", "refresh_token"],
+            ...client,
         }],
+        clientBasedCORS: () => false,
+        issueRefreshToken: async () => true,
+        rotateRefreshToken: true,
+        interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
+        enabledJWA: { idTokenSigningAlgValues: ["RS256", "ES256"] },
         claims: { openid: ["sub"], email: ["email"], groups: ["groups"] },
         scopes: ["openid", "email", "groups"],
         cookies: { keys: ["tests-only"] },
-        features: { devInteractions: { enabled: false } },
-        ttl: { AccessToken: 3600, Grant: 86400 },
+        features: {
+            devInteractions: { enabled: false }, revocation: { enabled: true }, backchannelLogout: { enabled: true },
+            pushedAuthorizationRequests: { enabled: false }, ...features,
+        },
+        ttl: { AccessToken: 3600, Grant: 86400, IdToken: 3600, RefreshToken: 86400, Session: 86400, Interaction: 3600, ...ttl },
         findAccount: (_ctx, sub) => Object.hasOwn(USERS, sub)
             ? { accountId: sub, claims: async () => ({ sub, ...USERS[sub] }) }
             : undefined,
     };
+}
+
+// The tests' gateways have the ports that were free: what counts is the path.
+function allowAnyPort(provider) {
+    const pathOf = (uri) => (URL.canParse(uri) ? new URL(uri).pathname : uri);
+    provider.Client.prototype.redirectUriAllowed = (uri) => pathOf(uri) === CALLBACK;
+    provider.Client.prototype.postLogoutRedirectUriAllowed = (uri) => pathOf(uri).startsWith("/authservice/");
+}
+
+function readBody(request) {
+    return new Promise((done) => {
+        let text = "";
+        request.setEncoding("utf8").on("data", (part) => { text += part; }).on("end", () => done(text));
+    });
+}
+
+// The login page: GET shows the form, POST with login=USER is that user's login and consent; an unknown user is "access_denied".
+async function interaction(provider, request, response) {
+    if (request.method !== "POST") {
+        response.writeHead(200, { "content-type": "text/html; charset=utf-8" });
+        return response.end(`<!doctype html><title>Log in</title><form method="post"><label>User <input name="login" autofocus></label>
+<button>Log in</button></form>\n`);
+    }
+    const accountId = new URLSearchParams(await readBody(request)).get("login");
+    const { params, grantId } = await provider.interactionDetails(request, response);
+    if (!Object.hasOwn(USERS, accountId))
+        return provider.interactionFinished(request, response, { error: "access_denied", error_description: "<b>no such user</b>" });
+    const grant = (grantId && await provider.Grant.find(grantId)) || new provider.Grant({ accountId, clientId: params.client_id });
+    grant.addOIDCScope(params.scope);
+    return provider.interactionFinished(request, response, { login: { accountId }, consent: { grantId: await grant.save() } });
 }
 
 async function mint(provider, sub, ttl) {
@@ -116,13 +166,14 @@ async function mint(provider, sub, ttl) {
 
 // Starts the provider on 127.0.0.1:port (0: a free one). issuer: the address under which the product sees it, when that is
 // another one (a fault proxy); it must keep the Host header. Returns { issuer, port, mint, revoke, stats, close }.
-export async function startProvider({ port = 0, issuer } = {}) {
+export async function startProvider({ port = 0, issuer, ...options } = {}) {
     const stats = { userinfo: 0, discovery: 0 };
     const server = http.createServer({ maxHeaderSize: 128 * 1024 });
     await new Promise((done, failed) => server.once("error", failed).listen(port, "127.0.0.1", done));
     port = server.address().port;
     issuer ??= `http://127.0.0.1:${port}`;
-    const provider = quietly(() => new Provider(issuer, configuration()));
+    const provider = quietly(() => new Provider(issuer, configuration(options)));
+    allowAnyPort(provider);
     const callback = provider.callback();
     const revoke = async (value) => (await provider.AccessToken.find(value))?.destroy();
 
@@ -138,12 +189,14 @@ export async function startProvider({ port = 0, issuer } = {}) {
     server.on("request", (request, response) => {
         const url = new URL(request.url, issuer);
         if (url.pathname.startsWith("/test/")) return testEndpoint(url, response);
+        if (url.pathname.startsWith("/interaction/"))
+            return interaction(provider, request, response).catch((error) => response.writeHead(500).end(String(error)));
         if (url.pathname === "/me") stats.userinfo++;
         if (url.pathname === "/.well-known/openid-configuration") stats.discovery++;
         callback(request, response);
     });
     return {
-        issuer, port, stats, revoke,
+        issuer, port, stats, revoke, provider,
         mint: ({ sub = "alice", ttl = 3600 } = {}) => mint(provider, sub, ttl),
         close: () => new Promise((done) => { server.close(done); server.closeAllConnections(); }),
     };

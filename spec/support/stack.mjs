@@ -21,7 +21,7 @@ export const ENVOYS = ["istio-http", "kubeflow"];
 // options: env (overrides; undefined removes a name), policy (a file, default policies/default.lua; copied, so tests may edit
 // stack.policy), envoys (names, default none), kubernetes (default true), wait ("ready", "live" or "none"),
 // fault (a mode of the fault proxy to start with), configMap (the policy lies in a directory as kubelet makes it),
-// descriptors (limit of open files), ports { check, readiness, ENVOY }
+// descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider)
 export async function startStack(options = {}) {
     const stack = new Stack(options);
     try {
@@ -38,8 +38,9 @@ class Stack {
     #envoys = {};
 
     constructor({ env = {}, policy = join(ROOT, "policies", "default.lua"), envoys = [], kubernetes = true, wait = "ready",
-        fault, configMap = false, descriptors, ports = {} }) {
+        fault, configMap = false, descriptors, ports = {}, provider = {} }) {
         Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports });
+        this.providerOptions = provider;
         this.dir = temporaryDirectory();
     }
 
@@ -48,7 +49,7 @@ class Stack {
         const host = `127.${1 + process.pid % 254}.${Math.floor(Math.random() * 255)}.${2 + Math.floor(Math.random() * 250)}`;
         this.proxy = await startFaultProxy({ host, target: undefined });
         this.issuer = `http://${host}:${this.proxy.port}`;
-        this.provider = await startProvider({ issuer: this.issuer });
+        this.provider = await startProvider({ issuer: this.issuer, ...this.providerOptions });
         this.proxy.target = this.provider.port;
         this.echo = await startEcho();
         if (this.kubernetes) {
@@ -63,10 +64,14 @@ class Stack {
         this.readinessPort = this.ports.readiness ?? await freePort();
         this.webPort = this.ports.web ?? await freePort();
         this.adminSocket = join(this.dir, "admin.sock");
+        this.gatewayPorts = {};
+        for (const name of this.envoyNames) this.gatewayPorts[name] = this.ports[name] ?? await freePort();
+        this.origin = `http://127.0.0.1:${this.gatewayPorts[this.envoyNames[0]] ?? this.checkPort}`;
         await this.startServer();
         for (const name of this.envoyNames)
             this.#envoys[name] = await startEnvoy(name, {
-                checkPort: this.checkPort, appPort: this.echo.port, gatewayPort: this.ports[name], dir: this.dir,
+                checkPort: this.checkPort, webPort: this.webPort, appPort: this.echo.port, gatewayPort: this.gatewayPorts[name],
+                dir: this.dir,
             });
     }
 
@@ -97,9 +102,10 @@ class Stack {
     environment() {
         const env = {
             OIDC_PROVIDER: this.issuer, CLIENT_ID: CLIENT.id, CLIENT_SECRET: CLIENT.secret,
-            AUTHSERVICE_URL_PREFIX: "/authservice/", SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque",
+            AUTHSERVICE_URL_PREFIX: "/authservice/", REDIRECT_URL: `${this.origin}/authservice/oidc/callback`, SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque",
             CACHE_ENABLED: "true", AUDIENCES: DEFAULT_AUDIENCE, SERVER_HOSTNAME: "127.0.0.1", SERVER_PORT: String(this.checkPort),
-            READINESS_PROBE_PORT: String(this.readinessPort), WEB_SERVER_PORT: String(this.webPort), MOONLATCH_WORKERS: String(WORKERS), LOG_LEVEL: "DEBUG",
+            READINESS_PROBE_PORT: String(this.readinessPort), WEB_SERVER_PORT: String(this.webPort),
+            MOONLATCH_WORKERS: String(WORKERS), LOG_LEVEL: "DEBUG", SESSION_STORE_PATH: join(this.dir, "sessions.db"),
             ADMIN_ADDR: `unix:${this.adminSocket}`, KUBERNETES_AUTHN_ENABLED: String(this.kubernetes),
             KUBECONFIG: this.tokenreview?.kubeconfig, ...this.env,
         };
