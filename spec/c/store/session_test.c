@@ -1,0 +1,542 @@
+/* Sessions over the memory store: what is dead stays dead, what is cached is at most a second old,
+ * and nothing in the store can be read or moved. */
+#include "base/clock.h"
+#include "base/mem.h"
+#include "store/session.h"
+#include "store/session_memory.h"
+#include "store/session_record.h"
+#include "store/tombstone.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { CACHE_MS = 1000, MAX = 16 };
+
+/* One process with one seat over the memory store; publish() is written down. */
+struct world {
+    uv_loop_t loop;
+    struct ml_cache *cache;
+    struct ml_seal_keys *keys;
+    void *store;
+    struct ml_sessions *sessions;
+    struct ml_session_seat *seat;
+    bool closed;
+};
+
+static char published[8192];
+static void (*deliver)(void *ctx, struct ml_str message);
+static void *deliver_ctx;
+static struct ml_session_backend backend;
+
+static void publish(struct ml_session_link *l, struct ml_str message)
+{
+    snprintf(published, sizeof published, "%.*s", ML_FMT(message));
+}
+
+static void on_message(struct ml_session_link *l, void (*fn)(void *ctx, struct ml_str message),
+                       void *ctx)
+{
+    deliver = fn;
+    deliver_ctx = ctx;
+}
+
+static void world_open(struct world *w, const char *keys, uint32_t cache_ms)
+{
+    struct ml_err err;
+    *w = (struct world){.closed = false};
+    backend = ml_session_memory;
+    backend.publish = publish;
+    backend.on_message = on_message;
+    published[0] = 0;
+    assert_int_equal(uv_loop_init(&w->loop), 0);
+    assert_int_equal(ml_seal_keys_new(&w->keys, ml_str_z(keys), &err), 0);
+    w->cache = ml_cache_new(4 << 20);
+    w->store = ml_session_memory_new(MAX);
+    w->sessions = ml_sessions_new(&(struct ml_sessions_options){.backend = &backend,
+                                                                .store = w->store,
+                                                                .keys = w->keys,
+                                                                .cache = w->cache,
+                                                                .cache_ms = cache_ms});
+    assert_int_equal(ml_session_sit(&w->seat, w->sessions, &w->loop, &err), 0);
+}
+
+static void on_closed(void *ctx)
+{
+    ((struct world *)ctx)->closed = true;
+}
+
+static void world_close(struct world *w)
+{
+    ml_session_leave(w->seat, on_closed, w);
+    uv_run(&w->loop, UV_RUN_DEFAULT);
+    assert_true(w->closed);
+    assert_int_equal(uv_loop_close(&w->loop), 0);
+    ml_sessions_free(w->sessions);
+    ml_cache_free(w->cache);
+    ml_seal_keys_free(w->keys);
+}
+
+static const char key_a[] = "the first key of all these tests: 1",
+                  key_b[] = "the other key of all these tests: 2";
+
+struct got {
+    int times, error;
+    bool found, conflict;
+    char id[ML_SESSION_ID + 1], open[64], closed[64];
+    uint64_t entry_id, revision;
+    size_t count;
+};
+
+static void on_reply(void *arg, const struct ml_session_reply *reply)
+{
+    struct got *g = arg;
+    g->times++;
+    g->error = reply->error;
+    assert_true((reply->error != 0) == (reply->text != NULL));
+    g->found = reply->found;
+    g->conflict = reply->conflict;
+    memcpy(g->id, reply->id, sizeof g->id);
+    g->revision = reply->revision;
+    g->count = reply->count;
+    snprintf(g->closed, sizeof g->closed, "%.*s", ML_FMT(reply->closed));
+    if (reply->entry) {
+        snprintf(g->open, sizeof g->open, "%s", reply->entry->bytes);
+        g->entry_id = reply->entry->id;
+        ml_entry_unref(reply->entry);
+    }
+}
+
+static struct ml_str id_of(const struct got *g)
+{
+    return ml_str_z(g->id);
+}
+
+static struct got create(struct world *w, const char *open, const char *user, int64_t life,
+                         int64_t idle)
+{
+    struct got g = {.times = 0};
+    struct ml_str kinds[] = {ML_STR("user"), ML_STR("sid")},
+                  values[] = {ml_str_z(user), ML_STR("s")};
+    struct ml_session_new what = {.open = ml_str_z(open),
+                                  .closed = ML_STR("{\"refresh\":\"r\"}"),
+                                  .lifetime_ms = life,
+                                  .idle_ms = idle,
+                                  .kinds = kinds,
+                                  .values = values,
+                                  .index_count = 2};
+    ml_session_create(w->seat, &what, on_reply, &g);
+    assert_int_equal(g.times, 1);
+    return g;
+}
+
+static struct got new_session(struct world *w)
+{
+    struct got g = create(w, "{\"a\":1}", "alice", 60000, 0);
+    assert_int_equal(g.error, 0);
+    assert_int_equal(strlen(g.id), ML_SESSION_ID);
+    return g;
+}
+
+static struct got read_id(struct world *w, struct ml_str id)
+{
+    struct got g = {.times = 0};
+    ml_session_read(w->seat, id, on_reply, &g);
+    assert_int_equal(g.times, 1);
+    return g;
+}
+
+static struct got tokens(struct world *w, struct ml_str id)
+{
+    struct got g = {.times = 0};
+    ml_session_tokens(w->seat, id, on_reply, &g);
+    assert_int_equal(g.times, 1);
+    return g;
+}
+
+static struct got replace(struct world *w, struct ml_str id, uint64_t revision, const char *open)
+{
+    struct got g = {.times = 0};
+    ml_session_replace(w->seat, id, revision, ml_str_z(open), ML_STR("{\"refresh\":\"s\"}"),
+                       on_reply, &g);
+    assert_int_equal(g.times, 1);
+    return g;
+}
+
+static struct got end(struct world *w, struct ml_str id)
+{
+    struct got g = {.times = 0};
+    ml_session_delete(w->seat, id, on_reply, &g);
+    assert_int_equal(g.times, 1);
+    return g;
+}
+
+static struct got end_all(struct world *w, const char *kind, const char *value)
+{
+    struct got g = {.times = 0};
+    ml_session_kill(w->seat, ml_str_z(kind), ml_str_z(value), on_reply, &g);
+    assert_int_equal(g.times, 1);
+    return g;
+}
+
+static void life_of_a_session(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, CACHE_MS);
+    struct got s = new_session(&w), other = new_session(&w);
+    assert_string_not_equal(s.id, other.id);
+    struct got r = read_id(&w, id_of(&s));
+    assert_true(r.found);
+    assert_string_equal(r.open, "{\"a\":1}");
+    struct got t = tokens(&w, id_of(&s));
+    assert_string_equal(t.closed, "{\"refresh\":\"r\"}");
+    assert_int_equal(t.revision, 1);
+    assert_true(replace(&w, id_of(&s), t.revision, "{\"a\":2}").found);
+    r = read_id(&w, id_of(&s)); /* at once, not after the cache's second */
+    assert_string_equal(r.open, "{\"a\":2}");
+    assert_string_equal(tokens(&w, id_of(&s)).closed, "{\"refresh\":\"s\"}");
+    assert_int_equal(tokens(&w, id_of(&s)).revision, 2);
+    assert_true(end(&w, id_of(&s)).found);
+    assert_false(read_id(&w, id_of(&s)).found);
+    assert_false(tokens(&w, id_of(&s)).found);
+    r = replace(&w, id_of(&s), 2, "{}");
+    assert_false(r.found);
+    assert_false(r.conflict);
+    assert_true(read_id(&w, id_of(&other)).found);
+    world_close(&w);
+}
+
+/* S-002: every other text is nobody's. */
+static void only_the_untouched_id(void **state)
+{
+    struct world w;
+    char text[256];
+    world_open(&w, key_a, CACHE_MS);
+    struct got s = new_session(&w);
+    for (size_t i = 0; i < ML_SESSION_ID; i++) {
+        for (int bit = 0; bit < 8; bit++) {
+            memcpy(text, s.id, sizeof s.id);
+            text[i] = (char)(text[i] ^ 1 << bit);
+            assert_false(read_id(&w, ml_str(text, ML_SESSION_ID)).found);
+        }
+        assert_false(read_id(&w, ml_str(s.id, i)).found);
+        memcpy(text, s.id, sizeof s.id);
+        memmove(text + i, text + i + 1, ML_SESSION_ID - i);
+        assert_false(read_id(&w, ml_str(text, ML_SESSION_ID - 1)).found);
+    }
+    snprintf(text, sizeof text, "%s=", s.id);
+    assert_false(read_id(&w, ml_str_z(text)).found);
+    assert_false(end(&w, ml_str_z(text)).found);
+    assert_true(read_id(&w, id_of(&s)).found);
+    world_close(&w);
+}
+
+static void lifetimes(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, CACHE_MS);
+    struct got s = create(&w, "{}", "a", 60000, 0), idle = create(&w, "{}", "b", 600000, 10000);
+    for (int i = 0; i < 11; i++) { /* touched all the time */
+        ml_clock_advance(5000);
+        assert_true(read_id(&w, id_of(&idle)).found);
+        assert_true(read_id(&w, id_of(&s)).found);
+    }
+    ml_clock_advance(4500);
+    assert_true(read_id(&w, id_of(&s)).found);
+    ml_clock_advance(501); /* although it is in the cache for a second */
+    assert_false(read_id(&w, id_of(&s)).found);
+    assert_true(read_id(&w, id_of(&idle)).found);
+    ml_clock_advance(10001);
+    assert_false(read_id(&w, id_of(&idle)).found);
+    assert_int_equal(create(&w, "{}", "a", 0, 0).error, ML_E_INVALID);
+    world_close(&w);
+}
+
+/* A touch does not count as a change: who refreshes meanwhile is not told of a conflict. */
+static void touches(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, CACHE_MS);
+    struct got s = create(&w, "{}", "a", 600000, 100000);
+    uint64_t revision = tokens(&w, id_of(&s)).revision;
+    uint64_t writes = ml_sessions_stats(w.sessions).writes;
+    for (int i = 0; i < 20; i++) {
+        ml_clock_advance(2000);
+        read_id(&w, id_of(&s));
+    }
+    writes = ml_sessions_stats(w.sessions).writes - writes;
+    assert_true(writes >= 3 && writes <= 4); /* each tenth of the limit */
+    assert_true(replace(&w, id_of(&s), revision, "{}").found);
+    struct got again = replace(&w, id_of(&s), revision, "{}");
+    assert_false(again.found);
+    assert_true(again.conflict);
+    world_close(&w);
+}
+
+static void cached_for_a_second(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, CACHE_MS);
+    struct got s = new_session(&w), first = read_id(&w, id_of(&s));
+    ml_session_memory_fail(w.store, true);
+    assert_true(read_id(&w, id_of(&s)).found);
+    struct ml_entry *e = ml_session_cached(w.seat, id_of(&s));
+    assert_non_null(e);
+    ml_entry_unref(e);
+    ml_clock_advance(CACHE_MS);
+    assert_null(ml_session_cached(w.seat, id_of(&s)));
+    assert_int_equal(read_id(&w, id_of(&s)).error, ML_E_UNAVAILABLE); /* never "none" */
+    ml_session_memory_fail(w.store, false);
+    struct got second = read_id(&w, id_of(&s));
+    assert_true(second.found);
+    assert_int_equal(second.entry_id, first.entry_id); /* unchanged: what was decoded is good */
+    replace(&w, id_of(&s), 1, "{\"a\":2}");
+    assert_int_not_equal(read_id(&w, id_of(&s)).entry_id, first.entry_id);
+    world_close(&w);
+    world_open(&w, key_a, 0); /* no cache */
+    s = new_session(&w);
+    read_id(&w, id_of(&s));
+    assert_null(ml_session_cached(w.seat, id_of(&s)));
+    ml_session_memory_fail(w.store, true);
+    assert_int_equal(read_id(&w, id_of(&s)).error, ML_E_UNAVAILABLE);
+    world_close(&w);
+}
+
+static void run_for(struct world *w, uint64_t ms)
+{
+    uint64_t until = uv_hrtime() + ms * 1000000;
+    while (uv_hrtime() < until)
+        uv_run(&w->loop, UV_RUN_NOWAIT);
+}
+
+/* S-423, S-430: ended while the store is away. */
+static void an_end_outlives_the_outage(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, CACHE_MS);
+    struct got s = new_session(&w);
+    read_id(&w, id_of(&s));
+    ml_session_memory_fail(w.store, true);
+    assert_int_equal(end(&w, id_of(&s)).error, ML_E_UNAVAILABLE);
+    assert_false(read_id(&w, id_of(&s)).found);
+    assert_int_equal(read_id(&w, id_of(&s)).error, 0);
+    assert_int_equal(ml_sessions_stats(w.sessions).unconfirmed, 1);
+    ml_session_memory_fail(w.store, false);
+    assert_int_equal(ml_sessions_stats(w.sessions).store.sessions, 1);
+    assert_false(read_id(&w, id_of(&s)).found);
+    run_for(&w, 1200); /* the retry */
+    assert_int_equal(ml_sessions_stats(w.sessions).unconfirmed, 0);
+    assert_int_equal(ml_sessions_stats(w.sessions).store.sessions, 0);
+    assert_memory_equal(published, "gone ", 5);
+    world_close(&w);
+}
+
+static void kills(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, CACHE_MS);
+    struct got a = create(&w, "{}", "alice", 60000, 0), b = create(&w, "{}", "alice", 60000, 0),
+               c = create(&w, "{}", "bob", 60000, 0);
+    read_id(&w, id_of(&a));
+    assert_int_equal(end_all(&w, "user", "alic").count, 0);
+    assert_int_equal(end_all(&w, "sid", "alice").count, 0);
+    assert_int_equal(end_all(&w, "user", "alice").count, 2);
+    assert_int_equal(strlen(published), 5 + 64 + 1 + 64);
+    assert_false(read_id(&w, id_of(&a)).found);
+    assert_false(read_id(&w, id_of(&b)).found);
+    assert_true(read_id(&w, id_of(&c)).found);
+    assert_int_equal(end_all(&w, "sid", "s").count, 1);
+    ml_session_memory_fail(w.store, true);
+    assert_int_equal(end_all(&w, "user", "bob").error, ML_E_UNAVAILABLE);
+    world_close(&w);
+}
+
+static char heard[64];
+
+static void listener(void *ctx, struct ml_str message)
+{
+    snprintf(heard, sizeof heard, "%.*s", ML_FMT(message));
+}
+
+static void messages(void **state)
+{
+    struct world w;
+    world_open(&w, key_a, 60000);
+    ml_session_listen(w.seat, listener, NULL);
+    struct got s = new_session(&w), s2 = new_session(&w);
+    read_id(&w, id_of(&s));
+    read_id(&w, id_of(&s2));
+    /* Ended on another replica. */
+    struct ml_digest key;
+    char text[128] = "gone ", hex[65];
+    ml_sha256(id_of(&s), &key);
+    ml_digest_hex(&key, hex);
+    strcat(text, hex);
+    deliver(deliver_ctx, ml_str_z(text));
+    assert_false(read_id(&w, id_of(&s)).found);
+    struct ml_entry *e = ml_session_cached(w.seat, id_of(&s2));
+    assert_non_null(e);
+    ml_entry_unref(e);
+    ml_clock_advance(1);
+    deliver(deliver_ctx, ML_STR("lost"));
+    assert_null(ml_session_cached(w.seat, id_of(&s2)));
+    assert_true(read_id(&w, id_of(&s2)).found);
+    assert_string_equal(heard, "");
+    static const char *const noise[] = {"",       " ",         "gone", "gone ,",
+                                        "gone x", "gone 00,,", ",",    "\xff"};
+    for (size_t i = 0; i < sizeof noise / sizeof noise[0]; i++)
+        deliver(deliver_ctx, ml_str_z(noise[i]));
+    assert_true(read_id(&w, id_of(&s2)).found);
+    deliver(deliver_ctx, ML_STR("revoke user alice"));
+    assert_string_equal(heard, "revoke user alice");
+    ml_session_publish(w.seat, ML_STR("revoke all"));
+    assert_string_equal(published, "revoke all");
+    world_close(&w);
+}
+
+static void too_large_and_full(void **state)
+{
+    struct world w;
+    struct got g = {.times = 0};
+    world_open(&w, key_a, CACHE_MS);
+    char *large = malloc(ML_SESSION_VALUE_MAX + 1);
+    memset(large, 'x', ML_SESSION_VALUE_MAX);
+    large[ML_SESSION_VALUE_MAX] = 0;
+    struct ml_session_new what = {.open = ML_STR("{}"), .lifetime_ms = 1000};
+    for (size_t n = ML_SESSION_VALUE_MAX - 512; n <= ML_SESSION_VALUE_MAX; n += 64) {
+        what.closed = ml_str(large, n);
+        ml_session_create(w.seat, &what, on_reply, &g);
+        assert_true(g.error == 0 || g.error == ML_E_TOOBIG);
+    }
+    assert_int_equal(g.error, ML_E_TOOBIG);
+    struct got s;
+    while ((s = create(&w, "{}", "a", 60000, 0)).error == 0)
+        g = s;
+    assert_int_equal(s.error, ML_E_BUSY);
+    assert_true(ml_sessions_stats(w.sessions).store.sessions == MAX);
+    assert_int_equal(replace(&w, id_of(&g), 1, large).error, ML_E_TOOBIG);
+    assert_string_equal(tokens(&w, id_of(&g)).closed, "{\"refresh\":\"r\"}");
+    free(large);
+    world_close(&w);
+}
+
+/* S-173: what another key, another record's place, or a single bit makes of a record. */
+static void records_that_are_not_ours(void **state)
+{
+    struct ml_seal_keys *a, *b, *both;
+    struct ml_err err;
+    struct ml_digest key = {{1}}, other = {{2}};
+    struct ml_session_record got, r = {.revision = 7,
+                                       .version = 9,
+                                       .created_ms = 1,
+                                       .ends_ms = ml_wall_ms() + 60000,
+                                       .touched_ms = ml_wall_ms(),
+                                       .idle_ms = 30000,
+                                       .index = {{{3}}, {{4}}},
+                                       .index_count = 2,
+                                       .open = ML_STR("{\"open\":1}"),
+                                       .closed = ML_STR("{\"closed\":1}")};
+    struct ml_buf sealed, plain;
+    char list[80];
+    snprintf(list, sizeof list, "%s,%s", key_b, key_a);
+    assert_int_equal(ml_seal_keys_new(&a, ml_str_z(key_a), &err), 0);
+    assert_int_equal(ml_seal_keys_new(&b, ml_str_z(key_b), &err), 0);
+    assert_int_equal(ml_seal_keys_new(&both, ml_str_z(list), &err), 0);
+    ml_buf_init(&sealed, ML_SESSION_VALUE_MAX);
+    ml_session_plain_init(&plain);
+    int64_t now = ml_wall_ms();
+    assert_int_equal(ml_session_record_seal(&r, a, &key, &sealed), 0);
+    assert_true(ml_session_record_open(&got, both, &key, now, ml_buf_str(&sealed), &plain));
+    assert_int_equal(got.revision, 7);
+    assert_int_equal(got.version, 9);
+    assert_int_equal(got.index_count, 2);
+    assert_memory_equal(got.index, r.index, 2 * sizeof r.index[0]);
+    assert_true(ml_str_eq(got.open, r.open) && ml_str_eq(got.closed, r.closed));
+#define REFUSED(keys, which, at, bytes)                                                            \
+    ml_buf_clear(&plain);                                                                          \
+    assert_false(ml_session_record_open(&got, keys, which, at, bytes, &plain))
+    REFUSED(b, &key, now, ml_buf_str(&sealed));
+    REFUSED(a, &other, now, ml_buf_str(&sealed));
+    REFUSED(a, &key, now + 30001, ml_buf_str(&sealed));
+    REFUSED(a, &key, now + 60001, ml_buf_str(&sealed));
+    for (size_t n = 0; n < sealed.n; n++) {
+        REFUSED(a, &key, now, ml_str(sealed.p, n));
+        sealed.p[n] ^= 1;
+        REFUSED(a, &key, now, ml_buf_str(&sealed));
+        sealed.p[n] ^= 1;
+    }
+    /* Of a later version of this program, or of none: well sealed all the same. */
+    for (size_t n = 0; n < 60; n++) {
+        char bytes[64] = {n == 59 ? 2 : 1};
+        ml_buf_clear(&sealed);
+        assert_true(
+            ml_seal(a, ML_STR("session"), ml_str((char *)key.b, 32), 0, ml_str(bytes, n), &sealed));
+        REFUSED(a, &key, now, ml_buf_str(&sealed));
+    }
+    ml_session_plain_done(&plain);
+    ml_buf_done(&sealed);
+    ml_seal_keys_free(a);
+    ml_seal_keys_free(b);
+    ml_seal_keys_free(both);
+}
+
+static struct ml_digest key_of(unsigned n)
+{
+    return (struct ml_digest){{(uint8_t)n, (uint8_t)(n >> 8)}};
+}
+
+static void tombstones(void **state)
+{
+    struct ml_tombstones *t = ml_tombstones_new(3);
+    struct ml_digest k[5], due[4];
+    size_t all, unconfirmed;
+    for (unsigned i = 0; i < 5; i++)
+        k[i] = key_of(i);
+    assert_false(ml_tombstones_has(t, &k[0]));
+    assert_true(ml_tombstones_add(t, &k[0], true));
+    assert_true(ml_tombstones_add(t, &k[1], false));
+    assert_true(ml_tombstones_add(t, &k[2], false));
+    assert_true(ml_tombstones_add(t, &k[3], false)); /* in the place of the confirmed one */
+    assert_false(ml_tombstones_has(t, &k[0]));
+    assert_false(ml_tombstones_add(t, &k[4], true));
+    assert_true(ml_tombstones_add(t, &k[3], false)); /* it has its place */
+    assert_int_equal(ml_tombstones_due(t, 1000, due, 4), 0);
+    ml_clock_advance(1000);
+    assert_int_equal(ml_tombstones_due(t, 1000, due, 2), 2);
+    assert_int_equal(ml_tombstones_due(t, 1000, due, 4), 1);
+    assert_int_equal(ml_tombstones_due(t, 1000, due, 4), 0);
+    ml_clock_advance(24 * 3600 * 1000); /* nothing unconfirmed ever goes by itself */
+    for (int i = 1; i < 4; i++)
+        assert_true(ml_tombstones_has(t, &k[i]));
+    ml_tombstones_add(t, &k[1], true);
+    ml_tombstones_count(t, &all, &unconfirmed);
+    assert_int_equal(all, 3);
+    assert_int_equal(unconfirmed, 2);
+    ml_clock_advance(ML_TOMBSTONE_KEEP_MS - 1);
+    assert_true(ml_tombstones_has(t, &k[1]));
+    ml_clock_advance(1);
+    assert_false(ml_tombstones_has(t, &k[1]));
+    ml_tombstones_free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(life_of_a_session),
+        cmocka_unit_test(only_the_untouched_id),
+        cmocka_unit_test(lifetimes),
+        cmocka_unit_test(touches),
+        cmocka_unit_test(cached_for_a_second),
+        cmocka_unit_test(an_end_outlives_the_outage),
+        cmocka_unit_test(kills),
+        cmocka_unit_test(messages),
+        cmocka_unit_test(too_large_and_full),
+        cmocka_unit_test(records_that_are_not_ours),
+        cmocka_unit_test(tombstones),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
