@@ -1,0 +1,59 @@
+/* What jwk.c, jws.c and jws_sign.c share: the table of algorithms (RFC 7518 section 3.1, RFC 8037)
+ * and what a parsed key is. Only they include this. */
+#pragma once
+
+#include "codec/json.h"
+#include "crypto/jws.h"
+
+#include <openssl/evp.h>
+#include <stdatomic.h>
+
+enum ml_jwa_kind { ML_JWA_RSA, ML_JWA_PSS, ML_JWA_ECDSA, ML_JWA_EDDSA };
+
+struct ml_jwa {
+    const char *name;
+    enum ml_jwa_kind kind;
+    const char *digest; /* OpenSSL's name; NULL: the algorithm's own */
+    const char *curve;  /* "crv"; NULL: any that the kind has */
+    const char *group;  /* the curve as OpenSSL calls it */
+    size_t half;        /* bytes of r and of s, of a coordinate */
+};
+enum { ML_JWA_COUNT = 10 };
+extern const struct ml_jwa ml_jwa_table[ML_JWA_COUNT]; /* bit i of a mask is row i */
+/* NULL for other names, "none" among them. */
+const struct ml_jwa *ml_jwa_find(struct ml_str name);
+static inline uint32_t ml_jwa_bit(const struct ml_jwa *a)
+{
+    return UINT32_C(1) << (a - ml_jwa_table);
+}
+/* The algorithms that a key of OpenSSL's may be used with, by its type, curve and numbers. 0: none,
+ * and *why says what is wrong with it. */
+uint32_t ml_jwa_of_key(EVP_PKEY *key, const char **why);
+
+/* Whether OpenSSL's latest error on this thread was a lack of memory: then a failure says nothing
+ * about the key or signature. */
+bool ml_jose_no_memory(void);
+
+/* Keys are used by any number of threads at a time: OpenSSL only reads them. */
+struct ml_jwk {
+    EVP_PKEY *key;
+    uint32_t algorithms; /* those it may be used with */
+    struct ml_str kid;   /* owned; p == NULL: it has none */
+};
+
+struct ml_jwks {
+    _Atomic uint32_t refs;
+    size_t n;
+    struct ml_jwk keys[ML_JWKS_MAX];
+    char complaint[160];
+};
+
+/* One member of an object that is wanted while JSON is walked. */
+struct ml_member {
+    const char *name;
+    bool there;
+    enum ml_json_kind kind;
+    struct ml_str text; /* of a string; lives until the walk ends */
+};
+/* The one of that name, marked as there; NULL when nobody wants it. */
+struct ml_member *ml_member_find(struct ml_member *list, size_t count, struct ml_str name);
