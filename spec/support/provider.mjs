@@ -5,7 +5,7 @@
 //   POST /test/token?sub=alice&ttl=60   a new access token as text, made by the provider's own models
 //   POST /test/revoke?token=T           the token is gone
 //   GET  /test/stats                    {"userinfo": calls, "discovery": calls}
-import { generateKeyPairSync } from "node:crypto";
+import { createPrivateKey, generateKeyPairSync, randomUUID, sign } from "node:crypto";
 import http from "node:http";
 import Provider from "oidc-provider";
 
@@ -76,6 +76,12 @@ class Adapter {
     async revokeByGrantId(grantId) {
         for (const [key, { payload }] of Adapter.#rows)
             if (payload.grantId === grantId) Adapter.#rows.delete(key);
+    }
+
+    // Everything that was given to that user.
+    static forget(accountId) {
+        for (const [key, { payload }] of Adapter.#rows)
+            if (payload.accountId === accountId) Adapter.#rows.delete(key);
     }
 
     async #findBy(field, value) {
@@ -164,6 +170,18 @@ async function mint(provider, sub, ttl) {
     return token.save();
 }
 
+// A logout token as OpenID Connect Back-Channel Logout 1.0 section 2.4 wants it; changes: over its claims, undefined removes one.
+function logoutToken(issuer, { sub, sid }, changes = {}) {
+    const now = Math.floor(Date.now() / 1000);
+    const claims = {
+        iss: issuer, aud: CLIENT.id, iat: now, exp: now + 120, jti: randomUUID(), sub, sid,
+        events: { "http://schemas.openid.net/event/backchannel-logout": {} }, ...changes,
+    };
+    const encode = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const head = `${encode({ alg: "RS256", typ: "logout+jwt", kid: KEYS[0].kid })}.${encode(claims)}`;
+    return `${head}.${sign("sha256", Buffer.from(head), createPrivateKey({ key: KEYS[0], format: "jwk" })).toString("base64url")}`;
+}
+
 // Starts the provider on 127.0.0.1:port (0: a free one). issuer: the address under which the product sees it, when that is
 // another one (a fault proxy); it must keep the Host header. Returns { issuer, port, mint, revoke, stats, close }.
 export async function startProvider({ port = 0, issuer, ...options } = {}) {
@@ -197,6 +215,8 @@ export async function startProvider({ port = 0, issuer, ...options } = {}) {
     });
     return {
         issuer, port, stats, revoke, provider,
+        forget: (sub) => Adapter.forget(sub),
+        logoutToken: (who, changes) => logoutToken(issuer, who, changes),
         mint: ({ sub = "alice", ttl = 3600 } = {}) => mint(provider, sub, ttl),
         close: () => new Promise((done) => { server.close(done); server.closeAllConnections(); }),
     };

@@ -21,7 +21,8 @@ export const ENVOYS = ["istio-http", "kubeflow"];
 // options: env (overrides; undefined removes a name), policy (a file, default policies/default.lua; copied, so tests may edit
 // stack.policy), envoys (names, default none), kubernetes (default true), wait ("ready", "live" or "none"),
 // fault (a mode of the fault proxy to start with), configMap (the policy lies in a directory as kubelet makes it),
-// descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider)
+// descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider),
+// login (browsers are sent to the login; without it everybody gets 401)
 export async function startStack(options = {}) {
     const stack = new Stack(options);
     try {
@@ -36,10 +37,11 @@ export async function startStack(options = {}) {
 class Stack {
     #secrets = new Set([CLIENT.secret]);
     #envoys = {};
+    #replicas = [];
 
     constructor({ env = {}, policy = join(ROOT, "policies", "default.lua"), envoys = [], kubernetes = true, wait = "ready",
-        fault, configMap = false, descriptors, ports = {}, provider = {} }) {
-        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports });
+        fault, configMap = false, descriptors, ports = {}, provider = {}, login = false }) {
+        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports, login });
         this.providerOptions = provider;
         this.dir = temporaryDirectory();
     }
@@ -102,7 +104,7 @@ class Stack {
     environment() {
         const env = {
             OIDC_PROVIDER: this.issuer, CLIENT_ID: CLIENT.id, CLIENT_SECRET: CLIENT.secret,
-            AUTHSERVICE_URL_PREFIX: "/authservice/", REDIRECT_URL: `${this.origin}/authservice/oidc/callback`, SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque",
+            AUTHSERVICE_URL_PREFIX: "/authservice/", REDIRECT_URL: `${this.origin}/authservice/oidc/callback`, SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque", LOGIN_CLIENTS: this.login ? "browsers" : "none",
             CACHE_ENABLED: "true", AUDIENCES: DEFAULT_AUDIENCE, SERVER_HOSTNAME: "127.0.0.1", SERVER_PORT: String(this.checkPort),
             READINESS_PROBE_PORT: String(this.readinessPort), WEB_SERVER_PORT: String(this.webPort),
             MOONLATCH_WORKERS: String(WORKERS), LOG_LEVEL: "DEBUG", SESSION_STORE_PATH: join(this.dir, "sessions.db"),
@@ -123,6 +125,23 @@ class Stack {
         else await this.server.ready("is ready", () => this.isReady(), 10000);
         if (this.wait === "ready") await this.assertServes(); // what is opened once is open now
         this.baseline = this.server.descriptors(this.#pooledPorts());
+    }
+
+    // A second server beside the first: same settings, own ports. -> { check, metrics, admin, child }
+    async startReplica(env = {}) {
+        const [checkPort, readinessPort, webPort] = [await freePort(), await freePort(), await freePort()];
+        const socket = join(this.dir, `admin-${checkPort}.sock`);
+        const child = new Child("replica", process.env.MOONLATCH, ["serve", "--policy", this.policy], {
+            env: { ...this.environment(), SERVER_PORT: String(checkPort), READINESS_PROBE_PORT: String(readinessPort),
+                WEB_SERVER_PORT: String(webPort), ADMIN_ADDR: `unix:${socket}`, ...env },
+        });
+        this.#replicas.push(child);
+        await child.ready("is ready", async () => (await request({ port: readinessPort })).status === 200, 10000);
+        return {
+            child, checkPort, webPort, check: (path, options = {}) => this.#send(checkPort, path ?? "/app", options),
+            metrics: async () => parseMetrics((await request({ port: readinessPort, path: "/metrics" })).body),
+            admin: (method, path, body) => request({ socket, method, path, body }),
+        };
     }
 
     #pooledPorts() {
@@ -193,8 +212,8 @@ class Stack {
         return parseMetrics((await this.probe("/metrics")).body);
     }
 
-    admin(method, path) {
-        return request({ socket: this.adminSocket, method, path });
+    admin(method, path, body) {
+        return request({ socket: this.adminSocket, method, path, body });
     }
 
     userinfoCalls() {
@@ -206,7 +225,7 @@ class Stack {
         this.control ??= await this.token("alice");
         const [good, bad] = [await this.check("/app", { token: this.control }), await this.check("/app")];
         assert.equal(good.status, 200, "the control request is allowed");
-        assert.equal(bad.status, 401, "a request without a credential is denied");
+        assert.equal(bad.status, this.login ? 302 : 401, "a request without a credential is denied");
     }
 
     // O2: it still is the process that was started, and says nothing about a sanitizer.
@@ -253,6 +272,7 @@ class Stack {
 
     async kill() {
         for (const { child } of Object.values(this.#envoys)) await child.stop("SIGKILL");
+        for (const child of this.#replicas) await child.stop("SIGKILL");
         await this.server?.stop("SIGKILL");
         for (const part of [this.proxy, this.provider, this.echo, this.tokenreview]) await part?.close();
     }
