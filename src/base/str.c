@@ -1,10 +1,11 @@
 /* Byte slices. Pure functions; any thread. */
 #include "base/str.h"
 
+/* Nearly always both have the same case already. */
 bool ml_str_ieq_n(const char *a, const char *b, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        if (ml_lower(a[i]) != ml_lower(b[i]))
+        if (a[i] != b[i] && ml_lower(a[i]) != ml_lower(b[i]))
             return false;
     return true;
 }
@@ -17,17 +18,6 @@ bool ml_str_starts(struct ml_str s, struct ml_str prefix)
 bool ml_str_istarts(struct ml_str s, struct ml_str prefix)
 {
     return s.n >= prefix.n && ml_str_ieq(ml_str(s.p, prefix.n), prefix);
-}
-
-struct ml_str ml_str_trim(struct ml_str s)
-{
-    while (s.n && (s.p[0] == ' ' || s.p[0] == '\t')) {
-        s.p++;
-        s.n--;
-    }
-    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
-        s.n--;
-    return s;
 }
 
 struct ml_str ml_str_cut(struct ml_str s, char sep, struct ml_str *rest)

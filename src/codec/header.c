@@ -3,6 +3,8 @@
 
 #include "codec/text.h"
 
+#include <stdint.h>
+
 enum { NAME_MAX_BYTES = 256, VALUE_MAX_BYTES = 32 * 1024 };
 
 static bool is_alnum(char c)
@@ -18,23 +20,53 @@ static const bool is_tchar[256] = {
     ['`'] = true,         ['|'] = true,         ['~'] = true,
 };
 
-/* Printable ASCII: needs no further look. */
-static const bool is_plain[256] = {[0x20 ... 0x7e] = true};
-
 /* RFC 6750 2.1 b64token without its '='. */
 static const bool is_b64token[256] = {
     ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true, ['-'] = true, ['.'] = true,
     ['_'] = true,         ['~'] = true,         ['+'] = true,         ['/'] = true,
 };
 
+/* How many bytes at the front of s are of the class. */
+static size_t span(struct ml_str s, const bool class[256])
+{
+    const unsigned char *p = (const unsigned char *)s.p;
+    size_t i = 0;
+    while (s.n - i >= 4 && class[p[i]] & class[p[i + 1]] & class[p[i + 2]] & class[p[i + 3]])
+        i += 4;
+    while (i < s.n && class[p[i]])
+        i++;
+    return i;
+}
+
+/* Eight bytes of printable ASCII. The lowest one that is not 0x20 to 0x7e sets its top bit: as 0x80
+ * and above, by a borrow below 0x20, or by a carry from 0x7f. */
+static bool is_plain_word(const char *p)
+{
+    static const uint64_t ones = UINT64_C(0x0101010101010101);
+    uint64_t word;
+    memcpy(&word, p, sizeof word);
+    return !(((word - ones * 0x20) | word | (word + ones)) & (ones * 0x80));
+}
+
+/* Printable ASCII needs no further look. The last word of eight bytes overlaps the one before it.
+ */
+static bool is_plain(struct ml_str s)
+{
+    size_t i = 0;
+    if (s.n >= 8) {
+        for (; i <= s.n - 8; i += 8)
+            if (!is_plain_word(s.p + i))
+                return false;
+        return is_plain_word(s.p + s.n - 8);
+    }
+    while (i < s.n && s.p[i] >= 0x20 && s.p[i] < 0x7f)
+        i++;
+    return i == s.n;
+}
+
 bool ml_header_name_ok(struct ml_str name)
 {
-    if (name.n == 0 || name.n > NAME_MAX_BYTES)
-        return false;
-    for (size_t i = 0; i < name.n; i++)
-        if (!is_tchar[(unsigned char)name.p[i]])
-            return false;
-    return true;
+    return name.n > 0 && name.n <= NAME_MAX_BYTES && span(name, is_tchar) == name.n;
 }
 
 /* C1 controls, U+2028 and U+2029 in valid UTF-8: what some programs take for an end of line. */
@@ -51,15 +83,12 @@ bool ml_header_value_ok(struct ml_str value)
         return true;
     if (value.n > VALUE_MAX_BYTES || value.p[0] == ' ' || value.p[value.n - 1] == ' ')
         return false;
-    const unsigned char *p = (const unsigned char *)value.p;
-    size_t plain = 0;
-    while (plain < value.n && is_plain[p[plain]])
-        plain++;
-    if (plain == value.n)
+    if (is_plain(value))
         return true;
     if (!ml_utf8_ok(value))
         return false;
-    for (size_t i = plain; i < value.n; i++)
+    const unsigned char *p = (const unsigned char *)value.p;
+    for (size_t i = 0; i < value.n; i++)
         if (p[i] < 0x20 || p[i] == 0x7f || is_unicode_break(p + i, value.n - i))
             return false;
     return true;
@@ -89,8 +118,7 @@ struct ml_str ml_bearer(struct ml_str authorization)
     while (at < authorization.n && authorization.p[at] == ' ')
         at++;
     token = ml_str(authorization.p + at, authorization.n - at);
-    for (body = 0; body < token.n && is_b64token[(unsigned char)token.p[body]];)
-        body++;
+    body = span(token, is_b64token);
     if (body == 0)
         return none;
     for (size_t i = body; i < token.n; i++)

@@ -27,8 +27,14 @@ bool ml_utf8_ok(struct ml_str s)
 {
     for (size_t i = 0; i < s.n;) {
         unsigned char low, high;
-        if ((unsigned char)s.p[i] < 0x80) { /* nearly always */
+        uint64_t word;
+        if ((unsigned char)s.p[i] < 0x80) { /* nearly always, and so are the next ones */
             i++;
+            for (; s.n - i >= sizeof word; i += sizeof word) {
+                memcpy(&word, s.p + i, sizeof word);
+                if (word & UINT64_C(0x8080808080808080))
+                    break;
+            }
             continue;
         }
         int follow = utf8_follow((unsigned char)s.p[i++], &low, &high);

@@ -27,6 +27,21 @@ static void slices(void **state)
     assert_int_equal(ml_str_z(NULL).n, 0);
 }
 
+/* All pairs of bytes, in the first place and in the second. */
+static void case_folding(void **state)
+{
+    for (int a = 0; a < 256; a++) {
+        for (int b = 0; b < 256; b++) {
+            bool same = ml_lower((char)a) == ml_lower((char)b);
+            char x[2] = {(char)a, 'k'}, y[2] = {(char)b, 'K'};
+            assert_int_equal(ml_str_ieq(ml_str(x, 2), ml_str(y, 2)), same);
+            char v[2] = {'k', (char)a}, w[2] = {'K', (char)b};
+            assert_int_equal(ml_str_ieq(ml_str(v, 2), ml_str(w, 2)), same);
+        }
+    }
+    assert_true(ml_str_ieq(ml_str(NULL, 0), ML_STR("")));
+}
+
 static void cut(void **state)
 {
     struct ml_str rest;
@@ -198,11 +213,12 @@ static void errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(slices),       cmocka_unit_test(cut),
-        cmocka_unit_test(numbers),      cmocka_unit_test(arena_is_bounded),
-        cmocka_unit_test(arena_copies), cmocka_unit_test(buf_is_bounded),
-        cmocka_unit_test(buf_printf),   cmocka_unit_test(json_escapes),
-        cmocka_unit_test(memory),       cmocka_unit_test(errors),
+        cmocka_unit_test(slices),           cmocka_unit_test(cut),
+        cmocka_unit_test(case_folding),     cmocka_unit_test(numbers),
+        cmocka_unit_test(arena_is_bounded), cmocka_unit_test(arena_copies),
+        cmocka_unit_test(buf_is_bounded),   cmocka_unit_test(buf_printf),
+        cmocka_unit_test(json_escapes),     cmocka_unit_test(memory),
+        cmocka_unit_test(errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,6 +63,30 @@ static void values(void **state)
     assert_false(ml_header_value_ok(ml_str(text, sizeof text)));
 }
 
+static bool is_token_byte(int c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+           (c && strchr("!#$%&'*+-.^_`|~", c));
+}
+
+/* Names and values are looked at several bytes at a time: each byte at each place of each length.
+ */
+static void every_byte(void **state)
+{
+    char text[27];
+    for (size_t n = 1; n <= sizeof text; n++) {
+        for (size_t at = 0; at < n; at++) {
+            for (int c = 0; c < 256; c++) {
+                bool end = at == 0 || at == n - 1;
+                memset(text, 'a', n);
+                text[at] = (char)c;
+                assert_int_equal(ml_header_name_ok(ml_str(text, n)), is_token_byte(c));
+                assert_int_equal(ml_header_value_ok(ml_str(text, n)), c > 0x20 - !end && c < 0x7f);
+            }
+        }
+    }
+}
+
 static void aliases(void **state)
 {
     struct ml_str known = ML_STR("kubeflow-userid");
@@ -160,7 +184,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(names),   cmocka_unit_test(values),  cmocka_unit_test(aliases),
-        cmocka_unit_test(bearers), cmocka_unit_test(cookies),
+        cmocka_unit_test(bearers), cmocka_unit_test(cookies), cmocka_unit_test(every_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,6 +46,24 @@ static void utf8(void **state)
             fail_msg("accepted: bad[%zu]", i);
 }
 
+/* ASCII is skipped eight bytes at a time. */
+static void utf8_at_every_place(void **state)
+{
+    char text[27];
+    for (size_t n = 2; n <= sizeof text; n++) {
+        for (size_t at = 0; at < n; at++) {
+            memset(text, 'a', n);
+            assert_true(ml_utf8_ok(ml_str(text, n)));
+            text[at] = (char)0xC3;
+            assert_false(ml_utf8_ok(ml_str(text, n)));
+            if (at + 1 < n) {
+                text[at + 1] = (char)0xA9;
+                assert_true(ml_utf8_ok(ml_str(text, n)));
+            }
+        }
+    }
+}
+
 static void base64(void **state)
 {
     static const char *const pairs[][2] = {{"", ""},
@@ -230,10 +248,15 @@ static void url_refusals(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(utf8),      cmocka_unit_test(base64),
-        cmocka_unit_test(base64url), cmocka_unit_test(base64_refusals),
-        cmocka_unit_test(bounded),   cmocka_unit_test(percent),
-        cmocka_unit_test(urls),      cmocka_unit_test(url_refusals),
+        cmocka_unit_test(utf8),
+        cmocka_unit_test(utf8_at_every_place),
+        cmocka_unit_test(base64),
+        cmocka_unit_test(base64url),
+        cmocka_unit_test(base64_refusals),
+        cmocka_unit_test(bounded),
+        cmocka_unit_test(percent),
+        cmocka_unit_test(urls),
+        cmocka_unit_test(url_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
