@@ -62,7 +62,7 @@ struct ml_exchange {
     size_t body_wire; /* bytes of the body as sent, chunk framing included */
     struct ml_buf body;
     int status; /* of the refusal when a parser callback stopped */
-    bool in_name, head_done, message_done;
+    bool head_done, message_done;
     bool keep_alive; /* what the client asked */
     bool is_head;
     bool pending; /* the handler owes a reply */

@@ -43,7 +43,7 @@ static int on_version(llhttp_t *p, const char *at, size_t n)
 }
 
 /* One more entry in the header table. */
-static int add_header(struct ml_exchange *x)
+static int add_header(struct ml_exchange *x, struct ml_str name)
 {
     size_t count = x->request.header_count;
     if (count == limits(x)->header_count)
@@ -56,7 +56,7 @@ static int add_header(struct ml_exchange *x)
         x->headers = grown;
         x->header_cap = cap;
     }
-    x->headers[count] = (struct ml_header){.name = {NULL, 0}};
+    x->headers[count] = (struct ml_header){.name = name};
     x->request.header_count++;
     return 0;
 }
@@ -66,21 +66,15 @@ static int on_field(llhttp_t *p, const char *at, size_t n)
     struct ml_exchange *x = exchange(p);
     if (x->head_done)
         return 0; /* a trailer: dropped, and counted with the body */
-    if (!x->in_name) {
-        int r = add_header(x);
-        if (r)
-            return r;
-        x->headers[x->request.header_count - 1].name.p = at;
-        x->in_name = true;
+    size_t count = x->request.header_count;
+    if (count) { /* the rest of a name: the next one would begin after a ':' */
+        struct ml_str *name = &x->headers[count - 1].name;
+        if (name->p + name->n == at) {
+            name->n += n;
+            return 0;
+        }
     }
-    x->headers[x->request.header_count - 1].name.n += n;
-    return 0;
-}
-
-static int on_field_complete(llhttp_t *p)
-{
-    exchange(p)->in_name = false;
-    return 0;
+    return add_header(x, ml_str(at, n));
 }
 
 static int on_value(llhttp_t *p, const char *at, size_t n)
@@ -125,7 +119,6 @@ static const llhttp_settings_t settings = {
     .on_url = on_url,
     .on_version = on_version,
     .on_header_field = on_field,
-    .on_header_field_complete = on_field_complete,
     .on_header_value = on_value,
     .on_headers_complete = on_headers_complete,
     .on_body = on_body,
@@ -140,7 +133,7 @@ void ml_http1_parse_init(struct ml_exchange *x)
     x->body_wire = 0;
     ml_buf_clear(&x->body);
     x->status = 0;
-    x->in_name = x->head_done = x->message_done = x->keep_alive = x->is_head = false;
+    x->head_done = x->message_done = x->keep_alive = x->is_head = false;
 }
 
 /* ---- llhttp's errors as statuses ---- */
