@@ -104,6 +104,8 @@ struct ml_vm {
     bool loading, poisoned, closing, places;
     int decide;
     const void *plan_type; /* identity of the plan metatable */
+    const void *last_plan; /* a plan that was checked */
+    int request_type;      /* the metatable of requests */
     struct ml_coroutine pool[ML_POOL_MAX];
     unsigned pooled;
     struct {
@@ -149,7 +151,14 @@ void ml_vm_check_loading(lua_State *L, const char *what);
 /* The VM, when what runs may still have an effect (loading, a live run); else raises. */
 struct ml_vm *ml_vm_check_live(lua_State *L);
 /* Raises unless idx is a string; the slice is Lua's. */
-struct ml_str ml_vm_check_text(lua_State *L, int idx);
+static inline struct ml_str ml_vm_check_text(lua_State *L, int idx)
+{
+    struct ml_str s;
+    if (lua_type(L, idx) != LUA_TSTRING)
+        luaL_checktype(L, idx, LUA_TSTRING);
+    s.p = lua_tolstring(L, idx, &s.n);
+    return s;
+}
 /* A metatable "moonlatch.NAME" with these functions and no way to see it from Lua; pops nothing,
  * pushes it. */
 void ml_vm_new_type(lua_State *L, const char *name, const luaL_Reg *functions);

@@ -49,7 +49,7 @@ static struct ml_str keep(lua_State *L, struct ml_run *run, struct ml_str s)
 
 static struct ml_str keep_short(lua_State *L, struct ml_run *run, int idx, size_t max)
 {
-    if (lua_isnoneornil(L, idx))
+    if (lua_type(L, idx) <= LUA_TNIL)
         return ML_STR("");
     struct ml_str s = ml_vm_check_text(L, idx);
     s.n = s.n < max ? s.n : max;
@@ -136,16 +136,20 @@ static int l_plan(lua_State *L)
     return 1;
 }
 
+/* Plans are never collected: the address of one that was checked before is proof. */
 static const struct plan *check_plan(lua_State *L, struct ml_vm *vm)
 {
-    const void *type = NULL;
+    const void *box = lua_touserdata(L, 2), *type = NULL;
+    if (box && box == vm->last_plan)
+        return box;
     if (lua_getmetatable(L, 2)) {
         type = lua_topointer(L, -1);
         lua_pop(L, 1);
     }
     if (type != vm->plan_type)
         luaL_typeerror(L, 2, "plan");
-    return lua_touserdata(L, 2);
+    vm->last_plan = box;
+    return box;
 }
 
 static void add_upstream(lua_State *L, struct ml_run *run, struct ml_str name, bool remove, int idx)

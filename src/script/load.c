@@ -33,14 +33,6 @@ struct ml_vm *ml_vm_check_live(lua_State *L)
     return vm;
 }
 
-struct ml_str ml_vm_check_text(lua_State *L, int idx)
-{
-    struct ml_str s;
-    luaL_checktype(L, idx, LUA_TSTRING);
-    s.p = lua_tolstring(L, idx, &s.n);
-    return s;
-}
-
 /* The library's require: its own modules only. Upvalue: what is loaded (false: being loaded). */
 static int l_require(lua_State *L)
 {

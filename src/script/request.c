@@ -247,7 +247,7 @@ void ml_request_push(lua_State *L, struct ml_run *run)
 {
     struct request_box *box = lua_newuserdatauv(L, sizeof *box, 4);
     box->number = run->number;
-    lua_rawgetp(L, LUA_REGISTRYINDEX, request_type);
+    lua_rawgeti(L, LUA_REGISTRYINDEX, run->vm->request_type);
     lua_setmetatable(L, -2);
     run->box = box;
 }
@@ -304,5 +304,5 @@ void ml_request_type(lua_State *L)
     push_fields(L);
     lua_pushcclosure(L, request_index, 1);
     lua_setfield(L, -2, "__index");
-    lua_rawsetp(L, LUA_REGISTRYINDEX, request_type);
+    ml_vm_of(L)->request_type = luaL_ref(L, LUA_REGISTRYINDEX);
 }

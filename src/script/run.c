@@ -178,7 +178,8 @@ static void finish_task(struct ml_run *run, bool failed, const char *text)
 
 static void finish(struct ml_run *run, int status, bool killed)
 {
-    char text[ML_ERROR_TEXT + 1] = "";
+    char text[ML_ERROR_TEXT + 1];
+    text[0] = 0;
     bool failed = failure(run, status, killed, text);
     if (run->task) {
         finish_task(run, failed, text);
