@@ -52,6 +52,23 @@
 --   cache_get(scope, name, credential) -> value | nil       no wait, no flight
 --   cache_set(scope, name, credential, value, ttl)          cache_delete(scope, name, credential)
 --
+-- SESSIONS. A record has two parts, both tables of JSON values, 64 KiB together: `open`, what a check needs ({claims=, expires=, ...}),
+-- remembered for SESSION_CACHE_SECONDS; `tokens`, read from the store when they are needed. An id is a credential: never log it.
+--   session_create{ open=, tokens=, lifetime=seconds, idle=seconds|nil, index={ user=, subject=, sid= } } -> id | nil, why     waits
+--   session_read(id) -> state, ...                          waits, unless it is remembered
+--        "hit", open         the same table for every hit in this state as long as the session does not change: never change its
+--                            JSON fields
+--        "none"              there is no such session, or it has ended
+--        "failed", why       the store could not be asked
+--   session_tokens(id) -> tokens, revision | nil, "none" | nil, "failed", why      waits
+--   session_replace(id, revision, open, tokens) -> true | nil, "conflict" | nil, "none" | nil, "failed", why      waits; lifetime and
+--                                                           index stay; conflict: replaced by another since that revision was read
+--   session_delete(id) -> true | nil, why                   waits; ended for this process at once, whatever the store says; after a
+--                                                           failure it is tried again until the store has confirmed
+--   session_lock(id, seconds) -> "ours" | "taken" | "failed", why                  waits; between replicas; ends by itself
+--   session_unlock(id)                                      by who has it
+--   session_kill(kind, value) -> count | nil, why           waits; ends all sessions with that index: "user" "subject" "sid"
+--
 -- THE BOARD: what background tasks tell all workers
 --   post(name, value)   post_failure(name, why)   read(name) -> value | nil, why
 --
@@ -65,7 +82,8 @@
 --                                                for the client; headers: {name = text, or a list of texts: a line each}; control
 --                                                characters raise
 --   answer(req, status, reason, content_type, body, headers?)   of one of our own places (req.endpoint). Reasons and headers as for deny.
---                                                Any status on the web port; on the check port not 200, which lets the request pass
+--                                                Any status on the web port; on the check port not 200, which lets the request pass.
+--                                                Of a check: a denial that is a page, 400 and above
 --   pass(req)                                    one of our own places on the check port: the gateway may lead it to the web port. No
 --                                                header that the policy owns goes with it
 --   step(req, name, outcome, reason?)            one line of the explanation
@@ -88,7 +106,9 @@
 local seam = {
   "now", "json_decode", "json_encode", "json_list", "base64_encode", "base64_decode", "sha256", "equals", "url_escape", "url_parse",
   "utf8_ok", "regex", "yaml_decode", "env", "secret", "read_file", "module", "load_chunk", "base", "readonly", "upstream", "fetch",
-  "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
+  "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete",
+  "session_create", "session_read", "session_tokens", "session_replace", "session_delete", "session_lock", "session_unlock",
+  "session_kill", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
   "answer", "step", "route", "log",
 }
 

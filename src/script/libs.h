@@ -28,6 +28,7 @@ void ml_lib_config(lua_State *L);  /* env secret read_file module upstream */
 void ml_lib_http(lua_State *L);    /* fetch sleep */
 void ml_lib_cache(lua_State *L);   /* begin settle cache_* */
 void ml_lib_board(lua_State *L);   /* post post_failure read */
+void ml_lib_session(lua_State *L); /* session_* */
 void ml_lib_request(lua_State *L); /* plan allow deny step route log now; the request userdata */
 
 /* JSON text onto the stack (one value; null is nil). 0, or a negative error and nothing pushed. May

@@ -17,6 +17,7 @@
 #include "store/board.h"
 #include "store/cache.h"
 #include "store/flight.h"
+#include "store/session.h"
 
 #include <stdint.h>
 #include <uv.h>
@@ -45,7 +46,8 @@ struct ml_script_options {
     struct ml_cache *cache;
     struct ml_flights *flights;
     struct ml_board *board;
-    const uint8_t *cache_secret; /* 32 bytes, per process */
+    struct ml_session_seat *sessions; /* of this worker; NULL: session calls fail */
+    const uint8_t *cache_secret;      /* 32 bytes, per process */
     const struct ml_library *library;
     struct ml_budget budget;
     /* Effective environment of this process (old names resolved); NULL when not set. */

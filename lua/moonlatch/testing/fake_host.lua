@@ -4,6 +4,7 @@ local bytes = require("moonlatch.testing.bytes")
 local json = require("moonlatch.testing.json")
 local regex = require("moonlatch.testing.regex")
 local sandbox = require("moonlatch.testing.sandbox")
+local sessions = require("moonlatch.testing.sessions")
 
 local fake_host = {}
 
@@ -226,7 +227,7 @@ local function decision_functions(host, self)
   end
   function host.answer(req, status, reason, content_type, body, headers)
     local decision = open(req)
-    if not req.endpoint then error("answer: this request is a check", 2) end
+    if not req.endpoint and status < 400 then error("answer: of a check only a denial", 2) end
     if math.type(status) ~= "integer" or status < (req.web and 200 or 201) or status > 599 then error("answer: the status", 2) end
     if not REASONS[reason] then error("answer: an unknown reason", 2) end
     check_lines(headers)
@@ -261,6 +262,7 @@ function fake_host.new(options)
   loading_functions(host, self)
   outside_functions(host, self)
   cache_functions(host, self)
+  sessions.add(host, self, can_wait)
   decision_functions(host, self)
   for name, fn in pairs(host) do
     host[name] = function(...)

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "store/session_memory.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +25,8 @@ struct shared {
     struct ml_cache *cache;
     struct ml_flights *flights;
     struct ml_board *board;
+    struct ml_seal_keys *keys;
+    struct ml_sessions *sessions;
 };
 
 struct world {
@@ -31,6 +34,7 @@ struct world {
     struct ml_mailbox mailbox;
     struct ml_client *client;
     struct ml_script *script;
+    struct ml_session_seat *seat;
     struct shared *shared;
     struct ml_library *library;
     bool closed;
@@ -71,10 +75,20 @@ UNUSED static void shared_open(struct shared *s)
     s->cache = ml_cache_new(8 << 20);
     s->flights = ml_flights_new(4096, 8192);
     s->board = ml_board_new();
+    assert_int_equal(
+        ml_seal_keys_new(&s->keys, ML_STR("0123456789abcdefghijklmnopqrstuvwxyz"), NULL), 0);
+    s->sessions =
+        ml_sessions_new(&(struct ml_sessions_options){.backend = &ml_session_memory,
+                                                      .store = ml_session_memory_new(1000),
+                                                      .keys = s->keys,
+                                                      .cache = s->cache,
+                                                      .cache_ms = 1000});
 }
 
 UNUSED static void shared_close(struct shared *s)
 {
+    ml_sessions_free(s->sessions);
+    ml_seal_keys_free(s->keys);
     ml_cache_free(s->cache);
     ml_flights_free(s->flights);
     ml_board_free(s->board);
@@ -88,6 +102,7 @@ UNUSED static void world_open_with(struct world *w, struct shared *shared, struc
     assert_int_equal(ml_library_new(&w->library, "spec/c/script/lib", NULL), 0);
     struct ml_client_options client = {.loop = &w->loop, .connect_ms = 1000};
     assert_int_equal(ml_client_new(&w->client, &client), 0);
+    assert_int_equal(ml_session_sit(&w->seat, shared->sessions, &w->loop, NULL), 0);
     struct ml_script_options options = {
         .loop = &w->loop,
         .mailbox = &w->mailbox,
@@ -95,6 +110,7 @@ UNUSED static void world_open_with(struct world *w, struct shared *shared, struc
         .cache = shared->cache,
         .flights = shared->flights,
         .board = shared->board,
+        .sessions = w->seat,
         .cache_secret = secret,
         .library = w->library,
         .budget = budget,
@@ -120,11 +136,17 @@ UNUSED static void on_client_closed(void *ctx)
     w->closed = true;
 }
 
+UNUSED static void on_seat_left(void *ctx)
+{
+    struct world *w = ctx;
+    ml_client_close(w->client, on_client_closed, w);
+}
+
 UNUSED static void on_script_closed(void *ctx)
 {
     struct world *w = ctx;
     w->script = NULL;
-    ml_client_close(w->client, on_client_closed, w);
+    ml_session_leave(w->seat, on_seat_left, w);
 }
 
 /* Every handle must be gone afterwards. */
