@@ -118,7 +118,7 @@ local function ask_route(host, route, req)
     { ["Retry-After"] = "1" })
 end
 
--- The route of a request, or nil when it has been answered. nil for a policy without routes.
+-- The route of a request, or nil when it has been answered. nil when no route can match.
 local function picker(host, list, default)
   if #list == 0 then return nil end
   return function(req)
@@ -173,7 +173,10 @@ return function(host, policy)
   local self = setmetatable({ host = host, policy = policy, providers = {}, authenticators = {} }, compiler)
   self.names = headers.names(policy)
   local list, waiting = {}, {}
-  for i, route in ipairs(policy.routes or {}) do list[i] = self:route(route) end
+  for _, route in ipairs(policy.routes or {}) do
+    local made = self:route(route)
+    if made.match ~= routes.never then list[#list + 1] = made end
+  end
   local default = self:route({})
   local loaded = {
     name = policy.name, timeout = policy.timeout, headers = {}, tasks = {}, providers = {}, specs = policy.providers or {},

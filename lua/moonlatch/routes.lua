@@ -81,9 +81,15 @@ function routes.ask(when, req)
   error(("when returned %s; return true or false"):format(kind), 0)
 end
 
+--- The match of a route that no request takes.
+function routes.never() return false end
+
+local function empty(list) return not list or #list == 0 end
+
 --- strict: the exact reading, for routes that open something. Returns match(req) -> boolean; may raise, through the policy's
--- own `when`.
+-- own `when`. routes.never when its lists of paths are empty.
 function routes.matcher(route, strict)
+  if (route.path or route.prefix) and empty(route.path) and empty(route.prefix) then return routes.never end
   local list = conditions(route, strict)
   if #list == 0 then error(("route '%s' has no condition"):format(route.name or "?"), 0) end
   return function(req)

@@ -53,6 +53,13 @@ describe("routes", function()
     assert.is_false(matches(route, true, { path = "/p", host = "b" }))
   end)
 
+  it("know those that no request takes", function()
+    assert.equal(routes.never, routes.matcher({ name = "r", prefix = {} }, true))
+    assert.equal(routes.never, routes.matcher({ name = "r", prefix = {}, path = {}, host = { "a" } }, false))
+    assert.not_equal(routes.never, routes.matcher({ name = "r", prefix = {}, path = { "/x" } }, true))
+    assert.not_equal(routes.never, routes.matcher({ name = "r", host = { "a" } }, true))
+  end)
+
   it("never open a path with parameters", function()
     assert.is_false(matches({ prefix = { "/p" } }, true, { path = "/p", has_params = true }))
     assert.is_false(matches({ host = { "a.example.com" } }, true, { has_params = true }))
