@@ -1,0 +1,485 @@
+/* Sessions in Redis: what a backend promises, against a real redis-server. */
+#include "store/session_redis.h"
+
+#include "c/client/redis_support.h"
+
+struct place {
+    struct world w;
+    void *store;
+    struct ml_session_link *link;
+    bool closed;
+};
+
+static const struct ml_session_backend *const redis = &ml_session_redis;
+
+static void on_link_closed(void *ctx)
+{
+    ((struct place *)ctx)->closed = true;
+}
+
+static void place_open(struct place *p, struct ml_redis_options o)
+{
+    struct ml_err err = {0};
+    memset(p, 0, sizeof *p);
+    world_loop(&p->w);
+    if (ml_redis_store_new(&p->store, &o, &err) < 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(redis->link(p->store, &p->w.loop, &p->link, &err), 0);
+}
+
+static void place_close(struct place *p)
+{
+    redis->unlink(p->link, on_link_closed, p);
+    world_close(&p->w);
+    assert_true(p->closed);
+    redis->close(p->store);
+}
+
+struct got {
+    bool done, found;
+    int error;
+    char text[256], value[256];
+    size_t n;
+    int64_t expires_ms;
+    struct ml_digest keys[2000];
+    size_t key_count;
+};
+
+static void on_got(void *arg, const struct ml_session_answer *a)
+{
+    struct got *g = arg;
+    assert_false(g->done);
+    g->done = true;
+    g->error = a->error;
+    g->found = a->found;
+    snprintf(g->text, sizeof g->text, "%s", a->text ? a->text : "");
+    g->n = a->value.n;
+    if (a->value.n > 0 && a->value.n < sizeof g->value)
+        memcpy(g->value, a->value.p, a->value.n);
+    g->expires_ms = a->expires_ms;
+    g->key_count = a->key_count;
+    assert_true(a->key_count <= 2000);
+    if (a->key_count)
+        memcpy(g->keys, a->keys, a->key_count * sizeof *a->keys);
+}
+
+static struct got last;
+
+static struct got *wait_for(struct place *p)
+{
+    WAIT_FOR(&p->w, last.done, 5000);
+    return &last;
+}
+
+static struct got *begin(struct place *p)
+{
+    memset(&last, 0, sizeof last);
+    uv_update_time(&p->w.loop);
+    return &last;
+}
+
+static struct ml_digest digest_of(unsigned n)
+{
+    struct ml_digest d;
+    memset(&d, 0xa5, sizeof d);
+    memcpy(d.b + 20, &n, sizeof n);
+    return d;
+}
+
+static struct got *get(struct place *p, unsigned key)
+{
+    struct ml_digest d = digest_of(key);
+    redis->get(p->link, &d, on_got, begin(p));
+    return wait_for(p);
+}
+
+static struct got *put_indexed(struct place *p, unsigned key, const char *value, uint64_t revision,
+                               uint64_t replaces, int64_t life, unsigned index)
+{
+    struct ml_digest d = digest_of(key), i[2] = {digest_of(index), digest_of(index + 1)};
+    struct ml_session_put what = {&d, ml_str_z(value), ml_wall_ms() + life, revision, replaces,
+                                  i,  index ? 2 : 0};
+    redis->put(p->link, &what, on_got, begin(p));
+    return wait_for(p);
+}
+
+static struct got *put(struct place *p, unsigned key, const char *value, uint64_t revision,
+                       uint64_t replaces, int64_t life)
+{
+    return put_indexed(p, key, value, revision, replaces, life, 0);
+}
+
+static struct got *remove_one(struct place *p, unsigned key)
+{
+    struct ml_digest d = digest_of(key);
+    redis->remove(p->link, &d, on_got, begin(p));
+    return wait_for(p);
+}
+
+static struct got *kill_all(struct place *p, unsigned index)
+{
+    struct ml_digest d = digest_of(index);
+    redis->kill(p->link, &d, on_got, begin(p));
+    return wait_for(p);
+}
+
+static struct got *lock(struct place *p, unsigned key, uint32_t ms)
+{
+    struct ml_digest d = digest_of(key);
+    redis->lock(p->link, &d, ms, on_got, begin(p));
+    return wait_for(p);
+}
+
+static void unlock(struct place *p, unsigned key)
+{
+    struct ml_digest d = digest_of(key);
+    redis->unlock(p->link, &d);
+    run_for(&p->w, 20);
+}
+
+static struct server server;
+
+static int start(void **state)
+{
+    server_start(&server, "--databases", "2");
+    return 0;
+}
+
+static int stop(void **state)
+{
+    server_stop(&server);
+    return 0;
+}
+
+static void open_plain(struct place *p)
+{
+    cli(server.port, "FLUSHALL");
+    place_open(p, (struct ml_redis_options){.addresses = at_port(server.port)});
+}
+
+static void records(void **state)
+{
+    struct place p;
+    open_plain(&p);
+    assert_false(get(&p, 1)->found);
+    assert_int_equal(last.error, 0);
+    assert_true(put(&p, 1, "one", 1, 0, 60000)->found);
+    assert_true(get(&p, 1)->found);
+    assert_int_equal(last.n, 3);
+    assert_memory_equal(last.value, "one", 3);
+    assert_in_range(last.expires_ms, ml_wall_ms() + 58000, ml_wall_ms() + 60000);
+    assert_false(put(&p, 1, "two", 1, 0, 60000)->found); /* there is one */
+    assert_int_equal(last.error, 0);
+    assert_false(put(&p, 1, "two", 3, 2, 60000)->found); /* another revision */
+    assert_true(put(&p, 1, "two", 2, 1, 60000)->found);
+    assert_false(put(&p, 1, "six", 2, 1, 60000)->found); /* only once */
+    assert_false(put(&p, 7, "six", 2, 1, 60000)->found); /* there is none: not brought back */
+    assert_true(get(&p, 1)->found);
+    assert_memory_equal(last.value, "two", 3);
+    assert_false(get(&p, 2)->found);
+    assert_true(remove_one(&p, 1)->found);
+    assert_false(remove_one(&p, 1)->found);
+    assert_false(get(&p, 1)->found);
+    assert_true(put(&p, 3, "", 1, 0, 60000)->found);
+    assert_true(get(&p, 3)->found);
+    assert_int_equal(last.n, 0);
+    place_close(&p);
+}
+
+/* The end is Redis' and ours: neither returns what is over. */
+static void ends(void **state)
+{
+    struct place p;
+    open_plain(&p);
+    assert_true(put(&p, 1, "short", 1, 0, 150)->found);
+    assert_true(get(&p, 1)->found);
+    run_for(&p.w, 200);
+    assert_false(get(&p, 1)->found);
+    assert_true(put(&p, 2, "long", 1, 0, 600000)->found);
+    ml_clock_advance(600001); /* our clock is ahead of Redis' */
+    assert_false(get(&p, 2)->found);
+    ml_clock_advance(-600001);
+    assert_true(put(&p, 3, "over", 1, 0, -5)->found);
+    run_for(&p.w, 10);
+    assert_false(get(&p, 3)->found);
+    place_close(&p);
+}
+
+/* S-171, S-173, S-425: a value is bytes; what somebody else put there is no record. */
+static void foreign_values(void **state)
+{
+    static const char *const values[] = {
+        "",
+        "x",
+        "0000000000000001",
+        "000000000000000100000000000000",
+        "0000000000000001ffffffffffffffffvalue",
+        "000000000000000G7fffffffffffffffvalue",
+        "00000000000000017FFFFFFFFFFFFFFFvalue",
+    };
+    struct place p;
+    char command[256], hex[65];
+    struct ml_digest d = digest_of(1);
+    ml_digest_hex(&d, hex);
+    open_plain(&p);
+    for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
+        snprintf(command, sizeof command, "SET moonlatch:s:%s '%s'", hex, values[i]);
+        cli(server.port, command);
+        assert_false(get(&p, 1)->found);
+        assert_int_equal(last.error, 0);
+    }
+    snprintf(command, sizeof command, "DEL moonlatch:s:%s", hex);
+    cli(server.port, command);
+    snprintf(command, sizeof command, "LPUSH moonlatch:s:%s x", hex);
+    cli(server.port, command);
+    assert_int_equal(get(&p, 1)->error, ML_E_UNAVAILABLE);
+    static const char odd[] = "%s%n\r\nFLUSHALL\r\n \0 {x}";
+    struct ml_digest other = digest_of(2);
+    struct ml_session_put what = {&other, ml_str(odd, sizeof odd), ml_wall_ms() + 60000, 1, 0, NULL,
+                                  0};
+    redis->put(p.link, &what, on_got, begin(&p));
+    assert_true(wait_for(&p)->found);
+    assert_true(get(&p, 2)->found);
+    assert_int_equal(last.n, sizeof odd);
+    assert_memory_equal(last.value, odd, sizeof odd);
+    place_close(&p);
+}
+
+static void sizes(void **state)
+{
+    static char big[ML_SESSION_VALUE_MAX + 1];
+    struct place p;
+    struct ml_digest d = digest_of(1);
+    open_plain(&p);
+    memset(big, 'x', sizeof big);
+    struct ml_session_put what = {
+        &d, ml_str(big, ML_SESSION_VALUE_MAX), ml_wall_ms() + 60000, 1, 0, NULL, 0};
+    redis->put(p.link, &what, on_got, begin(&p));
+    assert_true(wait_for(&p)->found);
+    assert_true(get(&p, 1)->found);
+    assert_int_equal(last.n, ML_SESSION_VALUE_MAX);
+    what.value.n++;
+    redis->put(p.link, &what, on_got, begin(&p));
+    assert_int_equal(wait_for(&p)->error, ML_E_TOOBIG);
+    place_close(&p);
+}
+
+static void kills(void **state)
+{
+    struct place p;
+    open_plain(&p);
+    for (unsigned i = 1; i <= 3; i++)
+        assert_true(put_indexed(&p, i, "v", 1, 0, 60000, 100)->found);
+    assert_true(put_indexed(&p, 4, "v", 1, 0, 60000, 200)->found);
+    assert_true(remove_one(&p, 2)->found);
+    assert_int_equal(kill_all(&p, 100)->error, 0);
+    assert_int_equal(last.key_count, 2);
+    struct ml_digest one = digest_of(1), three = digest_of(3);
+    bool in_order = memcmp(&last.keys[0], &one, sizeof one) == 0;
+    assert_memory_equal(&last.keys[in_order ? 0 : 1], &one, sizeof one);
+    assert_memory_equal(&last.keys[in_order ? 1 : 0], &three, sizeof three);
+    for (unsigned i = 1; i <= 3; i++)
+        assert_false(get(&p, i)->found);
+    assert_true(get(&p, 4)->found);
+    assert_int_equal(kill_all(&p, 100)->key_count, 0);
+    assert_int_equal(kill_all(&p, 101)->key_count, 0); /* its other index: they are gone already */
+    assert_int_equal(kill_all(&p, 999)->error, 0);
+    assert_int_equal(last.key_count, 0);
+    /* One that comes back under the same key is found again. */
+    assert_true(put_indexed(&p, 2, "v", 1, 0, 60000, 100)->found);
+    assert_int_equal(kill_all(&p, 101)->key_count, 1);
+    place_close(&p);
+}
+
+/* More than a batch, and among them entries whose records are gone. */
+static void kills_many(void **state)
+{
+    enum { N = 700 };
+    struct place p;
+    open_plain(&p);
+    for (unsigned i = 0; i < N; i++)
+        assert_true(put_indexed(&p, 1000 + i, "v", 1, 0, 60000 + i, 100)->found);
+    for (unsigned i = 0; i < N; i += 7)
+        assert_true(remove_one(&p, 1000 + i)->found);
+    assert_int_equal(kill_all(&p, 100)->error, 0);
+    assert_int_equal(last.key_count, N - N / 7);
+    assert_null(strstr(cli(server.port, "--scan --pattern 'moonlatch:s:*'"), "moonlatch"));
+    place_close(&p);
+}
+
+/* The index has no entry that is over, and ends with its last. */
+static void index_ends(void **state)
+{
+    struct place p;
+    char command[128], hex[65];
+    struct ml_digest d = digest_of(100);
+    ml_digest_hex(&d, hex);
+    open_plain(&p);
+    put_indexed(&p, 1, "v", 1, 0, 100, 100);
+    put_indexed(&p, 2, "v", 1, 0, 60000, 100);
+    put_indexed(&p, 3, "v", 1, 0, 30000, 100);
+    snprintf(command, sizeof command, "PTTL moonlatch:i:%s", hex);
+    long ttl = atol(cli(server.port, command));
+    assert_in_range(ttl, 55000, 60000);
+    run_for(&p.w, 120);
+    put_indexed(&p, 4, "v", 1, 0, 30000, 100);
+    snprintf(command, sizeof command, "ZCARD moonlatch:i:%s", hex);
+    assert_int_equal(atol(cli(server.port, command)), 3);
+    place_close(&p);
+}
+
+static void locks(void **state)
+{
+    struct place p, q;
+    open_plain(&p);
+    place_open(&q, (struct ml_redis_options){.addresses = at_port(server.port)});
+    assert_true(lock(&p, 1, 5000)->found);
+    assert_false(lock(&q, 1, 5000)->found);
+    assert_int_equal(last.error, 0);
+    assert_false(lock(&p, 1, 5000)->found); /* not even ours again */
+    unlock(&q, 1);                          /* it is not his */
+    assert_false(lock(&q, 1, 5000)->found);
+    assert_true(lock(&q, 2, 5000)->found);
+    unlock(&p, 1);
+    assert_true(lock(&q, 1, 5000)->found);
+    unlock(&q, 1);
+    /* What is over belongs to the next one, and its first owner cannot open it. */
+    assert_true(lock(&p, 3, 50)->found);
+    run_for(&p.w, 70);
+    assert_true(lock(&q, 3, 5000)->found);
+    unlock(&p, 3);
+    assert_false(lock(&p, 3, 5000)->found);
+    place_close(&q);
+    place_close(&p);
+}
+
+struct heard {
+    unsigned lost, count;
+    char text[5000];
+};
+
+static void on_message(void *ctx, struct ml_str message)
+{
+    struct heard *h = ctx;
+    if (ml_str_eq(message, ML_STR("lost"))) {
+        h->lost++;
+        return;
+    }
+    h->count++;
+    snprintf(h->text, sizeof h->text, "%.*s", ML_FMT(message));
+}
+
+static void messages(void **state)
+{
+    struct place p, q;
+    struct heard mine = {0}, others = {0};
+    static char big[4097];
+    open_plain(&p);
+    place_open(&q, (struct ml_redis_options){.addresses = at_port(server.port)});
+    redis->on_message(p.link, on_message, &mine);
+    redis->on_message(q.link, on_message, &others);
+    WAIT_FOR(&p.w, mine.lost == 1, 1000);
+    WAIT_FOR(&q.w, others.lost == 1, 1000);
+    redis->publish(p.link, ML_STR("gone\r\n%s"));
+    WAIT_FOR(&p.w, mine.count == 1, 1000);
+    WAIT_FOR(&q.w, others.count == 1, 1000);
+    assert_string_equal(others.text, "gone\r\n%s");
+    memset(big, 'x', sizeof big);
+    redis->publish(p.link, ml_str(big, 4096));
+    WAIT_FOR(&p.w, mine.count == 2, 1000);
+    redis->publish(p.link, ml_str(big, 4097)); /* nobody's: too long */
+    redis->publish(p.link, ML_STR("next"));
+    WAIT_FOR(&p.w, mine.count == 3, 1000);
+    assert_string_equal(mine.text, "next");
+    place_close(&q);
+    place_close(&p);
+}
+
+/* S-420, S-421: an outage is an error, never "not found". */
+static void outage(void **state)
+{
+    struct place p;
+    struct ml_err err = {0};
+    struct ml_digest d = digest_of(1);
+    struct server s;
+    server_start(&s, "--databases", "2");
+    place_open(&p, (struct ml_redis_options){.addresses = at_port(s.port)});
+    assert_true(put_indexed(&p, 1, "v", 1, 0, 60000, 100)->found);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 1000);
+    server_kill(&s);
+    assert_int_equal(get(&p, 1)->error, ML_E_UNAVAILABLE);
+    assert_false(last.found);
+    assert_int_equal(put_indexed(&p, 2, "v", 1, 0, 60000, 100)->error, ML_E_UNAVAILABLE);
+    assert_int_equal(put(&p, 2, "v", 2, 1, 60000)->error, ML_E_UNAVAILABLE);
+    assert_int_equal(remove_one(&p, 1)->error, ML_E_UNAVAILABLE);
+    assert_int_equal(kill_all(&p, 100)->error, ML_E_UNAVAILABLE);
+    assert_int_equal(lock(&p, 1, 1000)->error, ML_E_UNAVAILABLE);
+    assert_int_not_equal(strlen(last.text), 0);
+    redis->publish(p.link, ML_STR("x"));
+    assert_false(redis->ready(p.link, &err));
+    server_run(&s);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 1500);
+    assert_int_equal(get(&p, 1)->error, 0);
+    assert_false(last.found);
+    /* Closed with everything under way. */
+    static struct got gets[2], puts, kill;
+    struct ml_session_put what = {&d, ML_STR("v"), ml_wall_ms() + 60000, 1, 0, &d, 1};
+    redis->get(p.link, &d, on_got, &gets[0]);
+    redis->put(p.link, &what, on_got, &puts);
+    redis->kill(p.link, &d, on_got, &kill);
+    redis->lock(p.link, &d, 1000, on_got, &gets[1]);
+    place_close(&p);
+    assert_int_equal(gets[0].error, ML_E_CANCELED);
+    assert_int_equal(gets[1].error, ML_E_CANCELED);
+    assert_int_equal(puts.error, ML_E_CANCELED);
+    assert_int_equal(kill.error, ML_E_CANCELED);
+    server_stop(&s);
+}
+
+/* S-424: what was evicted is not found; what is full says so. */
+static void eviction(void **state)
+{
+    struct place p;
+    struct server s;
+    char big[30000];
+    unsigned found = 0, written = 0;
+    memset(big, 'x', sizeof big - 1);
+    big[sizeof big - 1] = '\0';
+    server_start(&s, "--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru");
+    place_open(&p, (struct ml_redis_options){.addresses = at_port(s.port)});
+    for (unsigned i = 0; i < 300; i++) {
+        memcpy(big, &i, sizeof i);
+        struct ml_digest d = digest_of(i);
+        struct ml_session_put what = {&d, ml_str(big, sizeof big), ml_wall_ms() + 60000, 1, 0, NULL,
+                                      0};
+        redis->put(p.link, &what, on_got, begin(&p));
+        written += wait_for(&p)->found;
+    }
+    assert_int_equal(written, 300);
+    for (unsigned i = 0; i < 300; i++) {
+        assert_int_equal(get(&p, i)->error, 0);
+        found += last.found;
+        if (last.found)
+            assert_int_equal(last.n, sizeof big);
+    }
+    assert_in_range(found, 1, 250);
+    cli(s.port, "CONFIG SET maxmemory-policy noeviction");
+    cli(s.port, "CONFIG SET maxmemory 1");
+    assert_int_equal(put(&p, 1000, "v", 1, 0, 60000)->error, ML_E_UNAVAILABLE);
+    assert_non_null(strstr(last.text, "OOM"));
+    assert_int_equal(put_indexed(&p, 1000, "v", 1, 0, 60000, 5)->error, ML_E_UNAVAILABLE);
+    place_close(&p);
+    server_stop(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(records),    cmocka_unit_test(ends),     cmocka_unit_test(foreign_values),
+        cmocka_unit_test(sizes),      cmocka_unit_test(kills),    cmocka_unit_test(kills_many),
+        cmocka_unit_test(index_ends), cmocka_unit_test(locks),    cmocka_unit_test(messages),
+        cmocka_unit_test(outage),     cmocka_unit_test(eviction),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, start, stop);
+}
