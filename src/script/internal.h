@@ -187,6 +187,8 @@ struct ml_ticket {
     struct ml_ticket *next, **link; /* of the run that leads; link == NULL: landed */
     struct ml_flights *flights;
     struct ml_digest key;
+    uint64_t purges; /* of the cache, when it began to lead */
+    uint32_t tag;    /* of its credential, see struct ml_entry */
 };
 /* ticket.c */
 struct ml_ticket *ml_ticket_new(lua_State *L, struct ml_vm *vm, const struct ml_digest *key);

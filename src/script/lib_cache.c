@@ -60,6 +60,8 @@ static int k_begin(lua_State *L, int status, lua_KContext ctx)
 /* It leads: whoever led before may have settled between our look at the cache and our lead. */
 static int lead(lua_State *L, struct ml_vm *vm, struct ml_ticket *t, int ticket)
 {
+    t->purges = ml_cache_purges(vm->script->options.cache);
+    t->tag = ml_cache_tag(ml_vm_check_text(L, 3));
     ml_ticket_lead(t, vm->run);
     struct ml_entry *e = ml_cache_get(vm->script->options.cache, &t->key);
     if (e) {
@@ -133,8 +135,8 @@ static int64_t check_expires(lua_State *L, int idx)
     return moment < 0.001 ? 1 : (int64_t)(moment * 1000);
 }
 
-/* Encodes the value at idx, keeps it for ttl. The new entry hangs on vm->held. */
-static struct ml_entry *store(lua_State *L, struct ml_vm *vm, const struct ml_digest *key,
+/* Keeps a new entry for ttl, unless there was a purge since t began; it hangs on vm->held. */
+static struct ml_entry *store(lua_State *L, struct ml_vm *vm, const struct ml_ticket *t,
                               enum ml_entry_kind kind, struct ml_str bytes, int64_t ttl_ms,
                               int64_t exp_ms)
 {
@@ -144,8 +146,9 @@ static struct ml_entry *store(lua_State *L, struct ml_vm *vm, const struct ml_di
         luaL_error(L, "not enough memory");
     ml_entry_unref(vm->held);
     vm->held = e;
+    e->tag = t->tag;
     if (ttl_ms > 0 && expires > now)
-        ml_cache_put(vm->script->options.cache, key, e);
+        ml_cache_put_since(vm->script->options.cache, &t->key, e, t->purges);
     return e;
 }
 
@@ -162,7 +165,7 @@ static struct ml_str encode(lua_State *L, struct ml_vm *vm, int idx)
 static int settle_accept(lua_State *L, struct ml_vm *vm, struct ml_ticket *t)
 {
     int64_t ttl = check_ms(L, 4), expires = check_expires(L, 5);
-    struct ml_entry *e = store(L, vm, &t->key, ML_ENTRY_CLAIMS, encode(L, vm, 3), ttl, expires);
+    struct ml_entry *e = store(L, vm, t, ML_ENTRY_CLAIMS, encode(L, vm, 3), ttl, expires);
     ml_ticket_land(t, e, NULL);
     lua_pushvalue(L, 3); /* not decoded again: most tokens are new, or are asked about once */
     return 1;
@@ -181,7 +184,7 @@ static int l_settle(lua_State *L)
     struct ml_str why = ml_vm_check_text(L, 3);
     why.n = why.n < ML_WHY_MAX ? why.n : ML_WHY_MAX;
     if (outcome == 1)
-        ml_ticket_land(t, store(L, vm, &t->key, ML_ENTRY_REFUSAL, why, check_ms(L, 4), 0), NULL);
+        ml_ticket_land(t, store(L, vm, t, ML_ENTRY_REFUSAL, why, check_ms(L, 4), 0), NULL);
     else
         ml_ticket_land(t, NULL, why.p);
     return 0;
@@ -203,9 +206,10 @@ static int l_cache_get(lua_State *L)
 static int l_cache_set(lua_State *L)
 {
     struct ml_vm *vm = ml_vm_check_live(L);
-    struct ml_digest key = check_key(L, vm);
+    struct ml_ticket t = {.key = check_key(L, vm)};
     int64_t ttl = check_ms(L, 5);
-    store(L, vm, &key, ML_ENTRY_CLAIMS, encode(L, vm, 4), ttl, 0);
+    t.purges = ml_cache_purges(vm->script->options.cache);
+    store(L, vm, &t, ML_ENTRY_CLAIMS, encode(L, vm, 4), ttl, 0);
     return 0;
 }
 

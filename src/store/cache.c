@@ -53,6 +53,7 @@ struct shard {
 
 struct ml_cache {
     size_t max_bytes;
+    _Atomic uint64_t purges;
     struct shard shards[SHARDS];
 };
 
@@ -109,6 +110,12 @@ static void dequeue(struct shard *s, struct node *n)
     s->queue_bytes[n->queue] -= n->bytes;
 }
 
+static void node_free(struct node *n)
+{
+    ml_entry_unref(n->entry);
+    free(n);
+}
+
 static void drop(struct shard *s, struct node **link)
 {
     struct node *n = *link;
@@ -116,8 +123,7 @@ static void drop(struct shard *s, struct node **link)
     dequeue(s, n);
     s->bytes -= n->bytes;
     s->entries--;
-    ml_entry_unref(n->entry);
-    free(n);
+    node_free(n);
 }
 
 /* Who is over its share goes first; claims that were used again go last. */
@@ -269,6 +275,13 @@ static void replace(struct shard *s, struct node *n)
 
 void ml_cache_put(struct ml_cache *c, const struct ml_digest *key, struct ml_entry *e)
 {
+    ml_cache_put_since(c, key, e, ml_cache_purges(c));
+}
+
+/* A purge counts before it locks: either we see its count here, or it sees our entry. */
+void ml_cache_put_since(struct ml_cache *c, const struct ml_digest *key, struct ml_entry *e,
+                        uint64_t purges)
+{
     int64_t now = ml_wall_ms();
     struct node *n = NULL;
     if (e->expires_ms > now && sizeof *n + sizeof *e + e->n <= c->max_bytes / 64)
@@ -280,9 +293,14 @@ void ml_cache_put(struct ml_cache *c, const struct ml_digest *key, struct ml_ent
     struct shard *s = shard_of(c, key);
     pthread_mutex_lock(&s->lock);
     sweep(s, now);
-    replace(s, n);
-    grow(s);
+    if (ml_cache_purges(c) == purges) {
+        replace(s, n);
+        grow(s);
+        n = NULL;
+    }
     pthread_mutex_unlock(&s->lock);
+    if (n)
+        node_free(n);
 }
 
 void ml_cache_remove(struct ml_cache *c, const struct ml_digest *key)
@@ -293,6 +311,43 @@ void ml_cache_remove(struct ml_cache *c, const struct ml_digest *key)
     if (*link)
         drop(s, link);
     pthread_mutex_unlock(&s->lock);
+}
+
+static size_t purge_shard(struct shard *s, bool (*match)(void *ctx, const struct ml_entry *e),
+                          void *ctx)
+{
+    size_t purged = 0;
+    for (size_t b = 0; b < s->bucket_count; b++) {
+        struct node **link = &s->buckets[b];
+        while (*link) {
+            if (match(ctx, (*link)->entry)) {
+                drop(s, link);
+                purged++;
+            } else {
+                link = &(*link)->chain;
+            }
+        }
+    }
+    return purged;
+}
+
+size_t ml_cache_purge(struct ml_cache *c, bool (*match)(void *ctx, const struct ml_entry *e),
+                      void *ctx)
+{
+    size_t purged = 0;
+    atomic_fetch_add(&c->purges, 1);
+    for (size_t i = 0; i < SHARDS; i++) {
+        struct shard *s = &c->shards[i];
+        pthread_mutex_lock(&s->lock);
+        purged += purge_shard(s, match, ctx);
+        pthread_mutex_unlock(&s->lock);
+    }
+    return purged;
+}
+
+uint64_t ml_cache_purges(const struct ml_cache *c)
+{
+    return atomic_load(&c->purges);
 }
 
 struct ml_cache_stats ml_cache_stats(struct ml_cache *c)

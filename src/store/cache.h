@@ -18,7 +18,9 @@ struct ml_entry {
     uint32_t n;         /* bytes */
     uint64_t id;        /* unique in this process: names the content for memos */
     int64_t expires_ms; /* ml_wall_ms() from which it is dead */
-    enum ml_entry_kind kind;
+    uint32_t
+        tag; /* first bytes of the credential's SHA-256, 0: none; a revocation finds it by them */
+    uint8_t kind; /* enum ml_entry_kind */
     char bytes[]; /* JSON of the claims, or the reason of the refusal; then a NUL */
 };
 struct ml_entry *ml_entry_new(enum ml_entry_kind kind, struct ml_str bytes,
@@ -34,6 +36,18 @@ struct ml_entry *ml_cache_get(struct ml_cache *c, const struct ml_digest *key);
 /* Takes a reference of its own; replaces. An entry larger than a 1/64 of the cache is not kept. */
 void ml_cache_put(struct ml_cache *c, const struct ml_digest *key, struct ml_entry *e);
 void ml_cache_remove(struct ml_cache *c, const struct ml_digest *key);
+/* Removes what match says (called under a shard's lock: it must be quick); returns how many. Scans
+ * everything: for a revocation, not for a request. */
+size_t ml_cache_purge(struct ml_cache *c, bool (*match)(void *ctx, const struct ml_entry *e),
+                      void *ctx);
+/* Purges that have begun. What was asked of somebody before one must not be put after it: put_since
+ * puts only when there was none since then. */
+uint64_t ml_cache_purges(const struct ml_cache *c);
+void ml_cache_put_since(struct ml_cache *c, const struct ml_digest *key, struct ml_entry *e,
+                        uint64_t purges);
+
+/* A credential's tag: never 0. */
+uint32_t ml_cache_tag(struct ml_str credential);
 
 struct ml_cache_stats {
     uint64_t hits, misses, evictions, expired;

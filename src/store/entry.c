@@ -20,7 +20,8 @@ struct ml_entry *ml_entry_new(enum ml_entry_kind kind, struct ml_str bytes, int6
     e->n = (uint32_t)bytes.n;
     e->id = atomic_fetch_add_explicit(&last_id, 1, memory_order_relaxed) + 1;
     e->expires_ms = expires_ms;
-    e->kind = kind;
+    e->tag = 0;
+    e->kind = (uint8_t)kind;
     if (bytes.n)
         memcpy(e->bytes, bytes.p, bytes.n);
     e->bytes[bytes.n] = '\0';
@@ -38,6 +39,15 @@ void ml_entry_unref(struct ml_entry *e)
     /* acq_rel: what others read of it must not move past the free. */
     if (e && atomic_fetch_sub_explicit(&e->refs, 1, memory_order_acq_rel) == 1)
         free(e);
+}
+
+uint32_t ml_cache_tag(struct ml_str credential)
+{
+    struct ml_digest digest;
+    uint32_t tag = 1;
+    if (ml_sha256(credential, &digest))
+        memcpy(&tag, digest.b, sizeof tag);
+    return tag ? tag : 1;
 }
 
 int64_t ml_cache_expiry(int64_t now_ms, int64_t ttl_ms, int64_t exp_ms)

@@ -307,9 +307,49 @@ static void many_threads(void **state)
     ml_cache_free(c);
 }
 
+static bool holds(void *ctx, const struct ml_entry *e)
+{
+    return memmem(e->bytes, e->n, ctx, strlen(ctx)) != NULL;
+}
+
+static void purge_removes_what_matches(void **state)
+{
+    struct ml_cache *c = ml_cache_new(1 << 20);
+    char text[32];
+    for (uint64_t i = 0; i < 200; i++) {
+        snprintf(text, sizeof text, "{\"u\":\"%s\"}", i % 4 ? "bob" : "alice");
+        put(c, i, text, ML_ENTRY_CLAIMS, minute);
+    }
+    char wanted[] = "\"alice\"";
+    assert_int_equal(ml_cache_purge(c, holds, wanted), 50);
+    for (uint64_t i = 0; i < 200; i++)
+        assert_int_equal(has(c, i), i % 4 != 0);
+    assert_int_equal(ml_cache_stats(c).entries, 150);
+    ml_cache_free(c);
+}
+
+static void put_since_a_purge_is_none(void **state)
+{
+    struct ml_cache *c = ml_cache_new(1 << 20);
+    struct ml_digest key = key_of(1);
+    struct ml_entry *e = ml_entry_new(ML_ENTRY_CLAIMS, ML_STR("{}"), ml_wall_ms() + minute);
+    char wanted[] = "nobody";
+    uint64_t before = ml_cache_purges(c);
+    ml_cache_purge(c, holds, wanted);
+    ml_cache_put_since(c, &key, e, before);
+    assert_false(has(c, 1));
+    ml_cache_put_since(c, &key, e, ml_cache_purges(c));
+    assert_true(has(c, 1));
+    ml_entry_unref(e);
+    ml_cache_free(c);
+    assert_true(ml_cache_tag(ML_STR("a")) != ml_cache_tag(ML_STR("b")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(purge_removes_what_matches),
+        cmocka_unit_test(put_since_a_purge_is_none),
         cmocka_unit_test(put_get_replace_remove),
         cmocka_unit_test(keys_are_compared_in_full),
         cmocka_unit_test(expires),
