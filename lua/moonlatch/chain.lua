@@ -34,7 +34,8 @@ local function guarded(run, when)
   end
 end
 
---- An authenticator as a member of one route's chain. run(req) -> outcome, wrapper or why, status; map: an identity mapper;
+--- An authenticator as a member of one route's chain. run(req) -> outcome, wrapper or why, status (of a skip: the Set-Cookie that takes
+-- a dead session's cookie back); map: an identity mapper;
 -- about: { method, credential, provider }; options: of the normalised policy.
 function chain.member(name, run, map, about, options)
   if options.when then run = guarded(run, options.when) end
@@ -63,15 +64,19 @@ local function deny_unavailable(self, req, message)
   return self.host.deny(req, 503, "unavailable", message, RETRY)
 end
 
-local function deny_unauthenticated(self, req, status, why, refused)
+-- gone: Set-Cookie of a session that is no more, or nil.
+local function deny_unauthenticated(self, req, status, why, refused, gone)
   local own = own_answer(self, "unauthenticated", nil, req, why)
   if own then status, why = own.status, own.why end
   local reason = status == 403 and "denied" or "unauthenticated"
-  return self.host.deny(req, status, reason, why, status == 401 and (refused and CHALLENGE_INVALID or CHALLENGE) or nil)
+  local headers = status == 401 and (refused and CHALLENGE_INVALID or CHALLENGE) or nil
+  if gone then headers = { ["Set-Cookie"] = gone, ["WWW-Authenticate"] = headers and headers["WWW-Authenticate"] } end
+  return self.host.deny(req, status, reason, why, headers)
 end
 
 local function deny_forbidden(self, req, ready, why, status)
   local own = own_answer(self, "denied", ready.view, req, why)
+  if not own and self.site and self.site:denied(req, ready.user, why, status or 403) then return end
   return self.host.deny(req, own and own.status or status or 403, "denied", own and own.why or why)
 end
 
@@ -84,6 +89,7 @@ local function identify(member, wrapper)
   if known then return known end
   local about = { expires_at = wrapper.expires }
   for key, value in pairs(member.about) do about[key] = value end
+  about.credential = wrapper.credential or about.credential
   local values, view, why = member.map(wrapper.claims, wrapper, about)
   if values then
     known = { user = values.user, values = values, view = view, claims = wrapper.claims, about = about }
@@ -182,22 +188,24 @@ local function accepted(self, req, member, wrapper)
   return self.send(req, ready)
 end
 
-local function nobody(self, req, down, refusal)
+local function nobody(self, req, down, refusal, gone)
   if down then return deny_unavailable(self, req, "could not ask " .. table.concat(down, ", ")) end
-  return deny_unauthenticated(self, req, 401, refusal or "no credential was accepted", refusal ~= nil)
+  if self.login and self.login:wants(req) and self.login:start(req, gone) then return end
+  return deny_unauthenticated(self, req, 401, refusal or "no credential was accepted", refusal ~= nil, gone)
 end
 
---- route: { members, rules, headers (compiled), responses }. Returns decide(req).
+--- route: { members, rules, headers (compiled), responses, login = of login.lua or nil, site = of site.lua or nil }. Returns
+-- decide(req).
 function chain.compile(host, route)
   local headers, members, step = route.headers, route.members, host.step
   local self = {
     host = host, step = step, rules = route.rules[1] and route.rules, headers = headers, wants_view = headers.wants_view,
-    send = headers.send, responses = route.responses,
+    send = headers.send, responses = route.responses, login = route.login, site = route.site,
   }
   for i, member in ipairs(members) do member.next = members[i + 1] end
   local first = members[1]
   return function(req)
-    local member, down, refusal = first, nil, nil
+    local member, down, refusal, gone = first, nil, nil, nil
     while member do
       local outcome, value, status = member.run(req)
       if outcome == "accept" then return accepted(self, req, member, value) end
@@ -208,14 +216,16 @@ function chain.compile(host, route)
       elseif outcome == "invalid" then
         if not member.go_on then
           step(req, member.name, "reject", value)
-          return deny_unauthenticated(self, req, status or 401, value, true)
+          return deny_unauthenticated(self, req, status or 401, value, true, gone)
         end
         outcome, refusal = "skip", refusal or value
+      elseif status then
+        gone = status
       end
       step(req, member.name, outcome, value)
       member = member.next
     end
-    return nobody(self, req, down, refusal)
+    return nobody(self, req, down, refusal, gone)
   end
 end
 

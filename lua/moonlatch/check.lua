@@ -31,7 +31,7 @@ local function new(host, load)
     later = {},     -- what this version cannot do yet
     providers = {}, -- by name
     mapped = {},    -- names that identity maps, as a set
-    derived = {}, templates = {}, -- what is looked at when those are complete
+    derived = {}, templates = {}, logins = {}, sessions = {}, -- what is looked at when those are complete; sessions by provider
   }, Check)
 end
 

@@ -4,15 +4,20 @@ local chain = require("moonlatch.chain")
 local headers = require("moonlatch.headers")
 local identity = require("moonlatch.identity")
 local kube = require("moonlatch.kube")
+local login = require("moonlatch.login")
+local places = require("moonlatch.places")
 local provider = require("moonlatch.provider")
 local results = require("moonlatch.results")
 local routes = require("moonlatch.routes")
+local session = require("moonlatch.session")
+local site = require("moonlatch.site")
 
 local AUTHN = {
   anonymous = require("moonlatch.authn.anonymous"),
   custom = require("moonlatch.authn.custom"),
   kubernetes = require("moonlatch.authn.kubernetes"),
   opaque = require("moonlatch.authn.opaque"),
+  session = require("moonlatch.authn.session"),
 }
 
 -- One compilation: what several routes share.
@@ -26,7 +31,7 @@ end
 
 -- The provider object of a spec, the same for all who name it.
 function compiler:provider(spec)
-  if spec and not self.providers[spec.name] then self.providers[spec.name] = provider.new(self.host, spec) end
+  if spec and not self.providers[spec.name] then self.providers[spec.name] = provider.new(self.host, spec, self.places) end
   return spec and self.providers[spec.name]
 end
 
@@ -37,6 +42,39 @@ local function step_name(step)
   return options.provider and step.type .. ":" .. options.provider.name or step.type
 end
 
+-- A provider's sessions: one cookie and one kind of record, however many authenticators use them.
+local SESSION_OPTIONS = { "cookie", "header", "same_site", "max_age", "idle" }
+
+function compiler:session(options)
+  local name = options.provider.name
+  local made = self.sessions[name]
+  if not made then
+    made = { options = options, session = session.new(self.host, options, self:provider(options.provider)) }
+    self.sessions[name] = made
+  end
+  for _, option in ipairs(SESSION_OPTIONS) do
+    if made.options[option] ~= options[option] then
+      error(("authn.session: %s is not the same everywhere for provider '%s'"):format(option, name), 0)
+    end
+  end
+  return made.session
+end
+
+-- asks(header, credential) -> true | "failed" | nil: whether a credential is the id of a session, which nobody else is to see (Q7).
+function compiler:session_asker()
+  local host, sessions = self.host, self.sessions
+  return function(header, credential)
+    if not session.is_id(credential) then return nil end
+    for _, made in pairs(sessions) do
+      local own = made.session.header
+      if own and own:lower() == header:lower() then
+        local state = host.session_read(credential)
+        return state == "hit" or state == "failed" and "failed" or nil
+      end
+    end
+  end
+end
+
 -- One authenticator, however many routes use it.
 function compiler:authenticator(step)
   local made = self.authenticators[step]
@@ -45,6 +83,7 @@ function compiler:authenticator(step)
   local options = step.options
   local run, offers = new(self.host, options, {
     provider = self:provider(options.provider), providers = self.policy.providers or {}, kube = function() return self:kube() end,
+    session = step.type == "session" and self:session(options) or nil, is_session = self:session_asker(),
   })
   made = {
     name = step_name(step), run = run, options = options,
@@ -64,6 +103,44 @@ function compiler:members(steps)
     end
   end
   return members
+end
+
+-- The lists of authenticators of the policy and its routes.
+local function all_steps(policy)
+  local lists = { policy.authenticators or {} }
+  for _, route in ipairs(policy.routes or {}) do lists[#lists + 1] = route.authenticators end
+  return lists
+end
+
+-- Our own places, for policies with sessions.
+function compiler:make_site()
+  local flows = {}
+  for _, steps in ipairs(all_steps(self.policy)) do
+    for _, step in ipairs(steps) do
+      if step.type == "session" and not self.flows[step.options.provider.name] then
+        local made = self:authenticator(step)
+        local place = self:session(step.options)
+        local flow = { session = place, provider = place.provider, map = made.map, about = made.about }
+        if places.path_of(place.provider.redirect_uri) ~= self.places.callback then
+          error(("provider '%s': the path of redirect_url must be that of the callback, %s"):format(place.provider.name,
+            self.places.callback), 0)
+        end
+        self.flows[flow.provider.name], flows[#flows + 1] = flow, flow
+      end
+    end
+  end
+  if #flows > 0 then self.site = site.new(self.host, self.places, flows, self.policy.login) end
+end
+
+-- The login of a route: none where no authenticator would take the session that it makes (S-081).
+function compiler:login(spec, steps)
+  if not spec or spec.clients == "none" then return nil end
+  for _, step in ipairs(steps or {}) do
+    if step.type == "session" and step.options.provider == spec.provider and step.options.enabled ~= false then
+      self.logins[spec] = self.logins[spec] or login.new(self.host, spec, self:session(step.options))
+      return self.logins[spec]
+    end
+  end
 end
 
 -- A route's own headers win by name, whatever their case; the others are the policy's.
@@ -101,7 +178,7 @@ function compiler:route(route)
   end
   made.decide = chain.compile(host, {
     members = self:members(steps), rules = authorize.compile(route.authorize or policy.authorize), headers = sent,
-    responses = responses,
+    responses = responses, login = self:login(route.login or policy.login, steps), site = self.site,
   })
   return made
 end
@@ -152,9 +229,11 @@ local function setup_gate(host, waiting)
   end
 end
 
-local function decider(host, list, default, waiting)
+-- own: of site.lua, or nil for a policy without sessions, which is never asked for our own places.
+local function decider(host, list, default, waiting, own)
   local pick, ready, complete = picker(host, list, default), setup_gate(host, waiting), #waiting == 0
   return function(req)
+    if own and req.endpoint then return own:answer(req) end
     local route = default
     if pick then route = pick(req) end
     if not route then return end
@@ -170,8 +249,11 @@ end
 -- providers = {board names}, specs = the policy's providers, for tests }; raises a text for operators when the policy cannot work
 -- here: no cluster, a CA file that cannot be read.
 return function(host, policy)
-  local self = setmetatable({ host = host, policy = policy, providers = {}, authenticators = {} }, compiler)
+  local self = setmetatable({
+    host = host, policy = policy, places = places.read(host), providers = {}, authenticators = {}, sessions = {}, flows = {}, logins = {},
+  }, compiler)
   self.names = headers.names(policy)
+  self:make_site()
   local list, waiting = {}, {}
   for _, route in ipairs(policy.routes or {}) do
     local made = self:route(route)
@@ -179,15 +261,18 @@ return function(host, policy)
   end
   local default = self:route({})
   local loaded = {
-    name = policy.name, timeout = policy.timeout, headers = {}, tasks = {}, providers = {}, specs = policy.providers or {},
+    name = policy.name, timeout = policy.timeout, places = self.site ~= nil, headers = {}, tasks = {}, providers = {},
+    specs = policy.providers or {},
   }
   for _, p in pairs(self.providers) do
-    if not p.userinfo_url then
+    if self.flows[p.name] then loaded.tasks[#loaded.tasks + 1] = p.keys:task() end
+    if self.flows[p.name] or not p.userinfo_url then
       waiting[#waiting + 1] = p
-      loaded.tasks[#loaded.tasks + 1], loaded.providers[#loaded.providers + 1] = p:task(), p.board
+      table.insert(loaded.tasks, 1, p:task())
+      loaded.providers[#loaded.providers + 1] = p.board
     end
   end
   for i, name in ipairs(self.names) do loaded.headers[i] = name:lower() end
-  loaded.decide = decider(host, list, default, waiting)
+  loaded.decide = decider(host, list, default, waiting, self.site)
   return loaded
 end

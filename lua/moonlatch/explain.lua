@@ -32,6 +32,8 @@ return function(decision)
   if decision.action == "allow" then
     lines[#lines + 1] = ("  => allow (%s)"):format(decision.user or decision.reason)
     header_lines(lines, decision.headers)
+  elseif decision.action == "answer" then
+    lines[#lines + 1] = ("  => answer %d (%s)"):format(decision.status, decision.reason)
   else
     lines[#lines + 1] = ("  => deny %d (%s)"):format(decision.status, decision.message)
   end

@@ -31,7 +31,7 @@ local function prefix_matches(prefix, path)
 end
 
 -- "*.example.com" is any name below example.com, of any depth.
-local function host_matches(pattern, host)
+function routes.host_matches(pattern, host)
   if pattern:sub(1, 2) ~= "*." then return pattern == host end
   local tail = pattern:sub(2)
   return #host > #tail and host:sub(-#tail) == tail
@@ -65,7 +65,7 @@ end
 local function conditions(route, strict)
   local list = {}
   local hosts, methods, when = route.host, route.method, route.when
-  if hosts then list[#list + 1] = function(req) return any(hosts, host_matches, req.host) end end
+  if hosts then list[#list + 1] = function(req) return any(hosts, routes.host_matches, req.host) end end
   if methods then list[#list + 1] = function(req) return any(methods, same, req.method) end end
   list[#list + 1] = path_condition(route, strict)
   if strict and #list > 0 then list[#list + 1] = function(req) return req.has_params == false end end

@@ -86,6 +86,10 @@ function types.authenticators(check, at, value)
       "authn.anonymous { } lets everybody in")
   end
   check_anonymous(check, list, places)
+  for i, spec in ipairs(list) do
+    local provider = spec.type == "session" and spec.options.provider
+    if provider then check.sessions[provider.name] = check.sessions[provider.name] or { at = places[i], provider = provider } end
+  end
   return list
 end
 
@@ -230,7 +234,7 @@ local rollout = sub_options(vocab.rollout, 'a table such as { policy = "next.lua
 
 function types.login(check, at, value)
   local made = login(check, at, value)
-  if made and made.clients ~= "none" then check:not_built(at, "login") end
+  if made then table.insert(check.logins, { at = at, login = made }) end
   return made
 end
 
@@ -278,6 +282,30 @@ function types.routes(check, at, value)
   return list
 end
 
+-- What sessions and logins need besides their own options: a client of the provider; somebody who takes the session that is made.
+local function check_session(check, at, provider)
+  local where = ("%s: provider '%s'"):format(at.label, provider.name)
+  if not provider.client_id then check:error("missing-option", at, where .. " needs 'client_id'") end
+  if provider.response_mode == "form_post" and not (provider.redirect_url or ""):lower():find("^https://") then
+    check:error("wrong-value", at, where .. " has response_mode form_post: it needs a redirect_url with https",
+      "browsers send a cookie with another site's form only over https")
+  end
+  if provider.auth_method == "private_key_jwt" and not provider.private_key then
+    check:error("missing-option", at, where .. " needs 'private_key'")
+  end
+end
+
+local function check_logins(check)
+  for _, one in pairs(check.sessions) do check_session(check, one.at, one.provider) end
+  for _, one in ipairs(check.logins) do
+    local provider = one.login.provider
+    if provider and one.login.clients ~= "none" and not check.sessions[provider.name] then
+      check:error("missing-option", one.at, ("%s: no authn.session has provider '%s', so nobody could come back"):format(
+        one.at.label, provider.name))
+    end
+  end
+end
+
 --- The normalised policy; diagnostics are in check.
 return function(check, at, value)
   local policy = check:options(at, value, vocab.policy, { "providers" }) -- first: the others name them
@@ -288,6 +316,7 @@ return function(check, at, value)
   policy.identity = identity
   check_derived(check, identity)
   check_templates(check)
+  check_logins(check)
   policy.name = policy.name or at.file:match("([^/]*)%.lua$") or at.file
   return policy
 end

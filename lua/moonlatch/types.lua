@@ -2,6 +2,7 @@
 --
 -- types.x(check, at, value, option) -> the normalised value, or nil after a diagnostic. check is the running check
 -- (check.lua), at the place of the value, option its entry in the vocabulary (choices).
+local cookie = require("moonlatch.cookie")
 local duration = require("moonlatch.duration")
 local suggest = require("moonlatch.suggest")
 
@@ -143,7 +144,7 @@ function types.url(check, at, value)
 end
 
 function types.link(check, at, value)
-  if type(value) == "string" and value:find("^/[^/\\%c%s][^%c%s]*$") then return value end
+  if type(value) == "string" and (value == "/" or value:find("^/[^/\\%c%s][^\\%c%s]*$")) then return value end
   return types.url(check, at, value)
 end
 
@@ -167,6 +168,41 @@ function types.header(check, at, value)
   if problem then return check:wrong_value(at, problem) end
   return value
 end
+
+function types.cookie(check, at, value)
+  if type(value) ~= "string" then return check:wrong_type(at, "a cookie name", value) end
+  local problem = cookie.problem(value)
+  if problem then return check:wrong_value(at, problem) end
+  return value
+end
+
+-- authn.session.strict: true is each time (0 seconds), a duration at most so often.
+function types.strict(check, at, value)
+  if value == false then return false end
+  if value == true then return 0 end
+  return a_duration(check, at, value, ", or true or false")
+end
+
+-- What the authorization request says already; a second one would be somebody's choice (S-080).
+local AUTHORIZE_TAKEN = {}
+for name in ([[client_id redirect_uri response_type response_mode scope state nonce code_challenge code_challenge_method request
+  request_uri client_secret]]):gmatch("%S+") do AUTHORIZE_TAKEN[name] = true end
+
+function types.authorize_params(check, at, value)
+  if not check:is_table(value) then return check:wrong_type(at, "a table of texts", value) end
+  local made = {}
+  for name, one in pairs(value) do
+    local here = at:child(name)
+    if type(name) ~= "string" or name:find("[^%w_.-]") or name == "" then return check:wrong_value(here, "is no parameter name") end
+    if AUTHORIZE_TAKEN[name] then return check:wrong_value(here, "is moonlatch's own; it cannot be set") end
+    made[name] = types.text(check, here, one)
+  end
+  return made
+end
+
+local ALGORITHMS = { "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA" }
+
+types.algorithms = list_of(function(check, at, value) return types.choice(check, at, value, { choices = ALGORITHMS }) end)
 
 -- Routes. They compare with the canonical request: a condition that is not canonical would never match, silently.
 local PATH_PROBLEMS = {

@@ -60,8 +60,8 @@ vocab.authn = {
   id_token = authn("OIDC ID token sent as a bearer token; its audience is the provider's client_id.",
     { header = BEARER, provider = "provider!", leeway = "duration" }, { later = LATER }),
   session = authn("Browser session (cookie) made by the login flow.",
-    { provider = "provider!", cookie = "text", header = "header", strict = "boolean", max_age = "duration",
-      same_site = "choice(Lax|Strict|None)" }, { later = LATER }),
+    { provider = "provider!", cookie = "cookie", header = "header", strict = "strict", max_age = "duration", idle = "duration",
+      same_site = "choice(Lax|Strict|None)" }),
   basic = authn("HTTP Basic user and password, from an htpasswd secret.", { users = "secret!", realm = "text" }, { later = LATER }),
   api_key = authn("API keys from a secret: one `key user group,group` a line.",
     { keys = "secret!", header = "header", query = "text" }, { later = LATER }),
@@ -83,13 +83,19 @@ vocab.authz = {
 vocab.provider = options {
   issuer = "url!", client_id = "text", client_secret = "secret", scopes = "list", ca_file = "text", userinfo_url = "url",
   introspection_url = "url", jwks_url = "url", authorize_url = "link", redirect_url = "link", timeout = "duration = 5s",
+  auth_method = "choice(client_secret_basic|client_secret_post|private_key_jwt|none)", private_key = "secret", key_id = "text",
+  response_mode = "choice(query|form_post)", authorize_params = "authorize_params", require_pkce = "boolean", push = "boolean",
+  algorithms = "algorithms",
 }
 vocab.claim = options {
   claim = "list", map = "fn", from = "text", default = "plain", prefix = "text", rewrite = "rewrites", lower = "boolean",
   required = "boolean",
 }
 vocab.rewrite = options { matches = "regex!", replaces = "any_text!" }
-vocab.login = options { provider = "provider!", clients = "choice(browsers|all|none) = browsers" }
+vocab.login = options {
+  provider = "provider!", clients = "choice(browsers|all|none) = browsers", hosts = "hosts", after_login = "link", after_logout = "link",
+  homepage = "link",
+}
 vocab.responses = options { unauthenticated = "fn", denied = "fn", error = "fn" }
 vocab.rollout = options {
   policy = "text!", shadow = "percent", enforce = "percent", by = "choice(client|host|none) = client",

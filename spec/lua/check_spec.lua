@@ -86,7 +86,7 @@ describe("the checker", function()
     { "a lower case method", policy 'routes = { { method = "get" } }', 'did you mean "GET"?' },
     { "two routes of one name", policy 'routes = { { name = "a", path = "/a" }, { name = "a", path = "/b" } }', "error[duplicate-name]" },
     { "rules on a public route", policy 'routes = { { path = "/a", public = true, authorize = { } } }', "has no effect on a public route" },
-    { "login", policy 'login = { provider = "corp" }', "error[not-built]: login comes with a later version of moonlatch" },
+    { "a login that nobody comes back from", policy 'login = { provider = "corp" }', "error[missing-option]: policy.login: no authn.session has provider 'corp'" },
     { "a later authenticator", 'return { api = 1, providers = { c = { issuer = "https://a" } }, authenticators = {\n'
       .. '  authn.jwt { provider = "c", audience = "a" } } }', "p.lua:2:3: error[not-built]: authn.jwt comes with a later version of moonlatch" },
     { "a later rule", policy 'authorize = { authz.external { url = "http://a/" } }', "authz.external comes with a later version" },

@@ -15,9 +15,8 @@ end
 
 describe("provider", function()
   it("posts what the document says", function()
-    local p = undiscovered()
-    p:discover()
-    assert.same({ issuer = "https://login.example.com", userinfo_endpoint = "https://login.example.com/userinfo" }, (board(p)))
+    assert.same({ issuer = "https://login.example.com", userinfo_endpoint = "https://login.example.com/userinfo" },
+      (discovered { issuer = "https://login.example.com", userinfo_endpoint = "https://login.example.com/userinfo", other = "x" }))
   end)
 
   it("has one task and one name on the board, named by issuer and CA", function()

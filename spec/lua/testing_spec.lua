@@ -80,7 +80,7 @@ GET app.example.com /x
   it("says what comes later", function()
     local idp = made.play({}):idp("corp")
     assert.error_matches(function() idp:jwt {} end, "not available yet")
-    assert.error_matches(function() idp:login {} end, "not available yet")
+    assert.error_matches(function() idp:login {} end, "no login began")
     assert.error_matches(function() made.play({}):idp("crop") end, "no provider 'crop'", 1, true)
   end)
 

@@ -23,13 +23,14 @@ end)
 
 -- A denial that is no outage: 503 has its own assertion.
 register("denied", function(d, status, text)
-  local right = d.action == "deny" and (status == nil or d.status == status) and (status == 503 or d.reason ~= "unavailable")
+  local ended = d.action == "deny" or d.action == "answer"
+  local right = ended and (status == nil or d.status == status) and (status == 503 or d.reason ~= "unavailable")
   if not right then return "the request to be denied" .. (status and " with " .. status or "") end
   if text and not tostring(d):find(text, 1, true) then return ('the denial to say "%s"'):format(text) end
 end)
 
 register("login", function(d)
-  return (d.action ~= "deny" or d.reason ~= "login") and "the request to be sent to the login page" or nil
+  return (d.action ~= "deny" or d.reason ~= "login" or d.status ~= 302) and "the request to be sent to the login page" or nil
 end)
 
 register("unavailable", function(d, text)

@@ -89,6 +89,9 @@ function bytes.url_escape(text)
   return (text:gsub("[^%w%-%._~]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
+--- The inverse; + stays.
+function bytes.url_unescape(text) return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)) end
+
 --- The parts as written; those that are not there are nil.
 function bytes.url_parse(text)
   local scheme, rest = text:match("^(%a[%w+.-]*)://([^#]*)$")

@@ -9,7 +9,9 @@
 local bytes = require("moonlatch.testing.bytes")
 local explain = require("moonlatch.explain")
 local fake_host = require("moonlatch.testing.fake_host")
+local idp = require("moonlatch.testing.idp")
 local json = require("moonlatch.testing.json")
+local pending = require("moonlatch.testing.pending")
 
 local testing = {}
 
@@ -56,34 +58,6 @@ end
 function stub:receives(check)
   self.check = check
   return self
-end
-
-local idp = {}
-idp.__index = idp
-
---- An opaque access token for which UserInfo answers with these claims.
-function idp:opaque(claims)
-  self.count = self.count + 1
-  local token = ("%s-token-%d"):format(self.name, self.count)
-  self.tokens[token] = claims
-  return token
-end
-
---- From now on nobody answers; up() ends it.
-function idp:down() self.why = "connection refused" end
-function idp:up() self.why = nil end
-
-function idp:jwt() error("p:idp(name):jwt comes with authn.jwt, which is not available yet", 2) end
-function idp:login() error("p:idp(name):login comes with authn.session, which is not available yet", 2) end
-
--- What this provider says; nil when the URL is none of its own.
-function idp:serve(request)
-  local discovery = request.url == self.issuer:gsub("/+$", "") .. "/.well-known/openid-configuration"
-  if not discovery and request.url ~= self.userinfo then return nil end
-  if self.why then return false, self.why end
-  if discovery then return reply(200, { issuer = self.issuer, userinfo_endpoint = self.userinfo }) end
-  local claims = self.tokens[(request.headers.authorization or ""):match("^Bearer (.+)$")]
-  return claims and reply(200, claims) or reply(401, { error = "invalid_token" })
 end
 
 local function serve_review(self, request)
@@ -164,21 +138,23 @@ local function request_of(self, options)
   if options.bearer then headers.Authorization = "Bearer " .. options.bearer end
   local cookies = {}
   for name, value in pairs(options.cookies or {}) do cookies[#cookies + 1] = name .. "=" .. value end
-  if options.session then cookies[#cookies + 1] = "moonlatch_session=" .. options.session end
+  if options.session then cookies[#cookies + 1] = self.session_cookie .. "=" .. options.session end
   table.sort(cookies)
   if #cookies > 0 then headers.Cookie = table.concat(cookies, "; ") end
   self.count = self.count + 1
   return {
-    method = options.method or "GET", scheme = "https", host = options.host or "app.example.com", path = path:gsub(";[^/]*", ""),
-    raw_path = path, query = query, headers = headers, client_ip = "192.0.2.1", id = "test-" .. self.count,
-    has_params = path:find(";", 1, true) ~= nil, verify = options.verify or false,
+    method = options.method or "GET", scheme = options.scheme or "https", host = options.host or "app.example.com",
+    path = path:gsub(";[^/]*", ""), raw_path = path, query = query, headers = headers, client_ip = "192.0.2.1", id = "test-" .. self.count,
+    has_params = path:find(";", 1, true) ~= nil, verify = options.verify or false, endpoint = options.endpoint, web = options.web,
+    body = options.body,
   }
 end
 
 local decision_type = { __tostring = explain }
 
---- Plays one request: { method, host, path (with ?query), headers, bearer, session, cookies, browser = true, verify }. Returns the
--- decision; tostring of it is the explanation.
+--- Plays one request: { method, scheme, host, path (with ?query), headers, bearer, session (an id, in the cookie), cookies, browser =
+-- true, verify, endpoint (one of our own places), web (it came on the web port), body }. Returns the decision; tostring of it is
+-- the explanation.
 function policy:request(options)
   local decision = setmetatable(self.fake:decide(self.loaded.decide, request_of(self, options or {})), decision_type)
   self:raise(2)
@@ -205,14 +181,19 @@ function policy:verify()
   end
 end
 
-local function make_idps(loaded)
+local function make_idps(self, loaded)
   local idps = {}
-  for name, spec in pairs(loaded.specs) do
-    idps[name] = setmetatable({
-      name = name, issuer = spec.issuer, userinfo = spec.userinfo_url or spec.issuer:gsub("/+$", "") .. "/userinfo", tokens = {}, count = 0,
-    }, idp)
-  end
+  for name, spec in pairs(loaded.specs) do idps[name] = idp.new(self, name, spec) end
   return idps
+end
+
+-- The pages' templates come from the repository unless a spec brings its own.
+local function from_web(_, path)
+  local file = path:find("^web/") and io.open(path, "rb")
+  if not file then return nil end
+  local text = file:read("a")
+  file:close()
+  return text
 end
 
 local function with_cluster(options)
@@ -221,30 +202,32 @@ local function with_cluster(options)
   for name, value in pairs(options.env or {}) do env[name] = value or nil end
   if options.cluster == false then env.KUBERNETES_SERVICE_HOST = nil end
   for path, text in pairs(options.files or {}) do files[path] = text end
-  return env, files
+  return env, setmetatable(files, { __index = from_web })
 end
 
 --- Plays a policy that load(host) makes: returns the loaded policy or nil and a report. directory: where `require` of a policy
 -- looks. options: see load.
 function testing.play(load, directory, options)
   options = options or {}
-  local self = setmetatable({ stubs = {}, kube_tokens = {}, count = 0 }, policy)
+  local self = setmetatable({ stubs = {}, kube_tokens = {}, count = 0, session_cookie = options.session_cookie or "authservice_session" },
+    policy)
   local env, files = with_cluster(options)
   self.fake = fake_host.new {
     env = env, files = files, now = options.now, directory = directory,
     answer = function(request) return self:answer(request) end,
   }
+  pending(self.fake)
   local loaded, report = load(self.fake.host)
   if not loaded then error(report, 0) end
-  self.loaded, self.idps, self.report = loaded, make_idps(loaded), report
+  self.loaded, self.idps, self.report = loaded, make_idps(self, loaded), report
   self.fake:loaded(loaded.tasks)
   if options.discovery ~= false then self:discover() end
   return self
 end
 
---- Loads a policy file. options: env = {name = text}, now = moment, files = {path = text} for read_file, cluster = false (there is
--- no API server), discovery = false (no provider has been discovered yet: p:discover() does it). Raises the report when it
--- does not load.
+--- Loads a policy file. options: env = {name = text}, now = moment, files = {path = text} for read_file, session_cookie = the name of
+-- the policy's session cookie when it is not the ancestor's, cluster = false (there is no API server), discovery = false (no
+-- provider has been discovered yet: p:discover() does it). Raises the report when it does not load.
 function testing.load(path, options)
   local file, why = io.open(path, "rb")
   if not file then error(why, 2) end

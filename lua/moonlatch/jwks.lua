@@ -1,0 +1,95 @@
+--- A provider's keys (JWK Set, RFC 7517 section 5): on the board, where host.jwt_verify finds them.
+--
+-- A background task reads them again when the answer's max-age has passed; a token signed by a key that is not there has
+-- them read at once, but at most each 10 seconds whoever asks (S-049). The last good set is kept through failures.
+local jwks = {}
+jwks.__index = jwks
+
+local KEEP, KEEP_MIN, KEEP_MAX = 900, 300, 86400 -- seconds between readings: without max-age; its limits
+local RETRY_MAX = 30
+local PAUSE = 10     -- seconds between two readings that tokens ask for
+local KEYS_MAX = 64
+
+function jwks.new(provider)
+  local host = provider.host
+  local board = "jwks " .. host.sha256(provider.board .. (provider.jwks_url or "")):sub(1, 16) .. " " .. provider.issuer
+  return setmetatable({ host = host, provider = provider, board = board, asked = board .. " asked" }, jwks)
+end
+
+-- RFC 9111 section 5.2.2.1.
+local function keep_seconds(answer)
+  local seconds = tonumber((answer.headers["cache-control"] or ""):lower():match("max%-age%s*=%s*\"?(%d+)")) or KEEP
+  return math.max(KEEP_MIN, math.min(KEEP_MAX, seconds))
+end
+
+local function accept_keys(body)
+  if type(body) ~= "table" or type(body.keys) ~= "table" then return nil, "no JWK Set" end
+  if #body.keys == 0 then return nil, "the set has no keys" end
+  if #body.keys > KEYS_MAX then return nil, "the set has more than 64 keys" end
+  return { keys = body.keys }
+end
+
+-- The set and the seconds that it is good for, or nil and why.
+local function fetch(self)
+  local host, url, why = self.host, self.provider:keys_url()
+  if not url then return nil, why end
+  local answer, down = host.fetch {
+    upstream = self.provider.upstream, method = "GET", url = url, timeout = self.provider.timeout,
+    headers = { accept = "application/json" },
+  }
+  if not answer then return nil, down end
+  if answer.status ~= 200 then return nil, "the keys' address answered " .. answer.status end
+  local body, broken = host.json_decode(answer.body)
+  local set, bad = accept_keys(body)
+  if not set then return nil, "keys: malformed answer: " .. (broken or bad) end
+  return set, keep_seconds(answer)
+end
+
+-- Reads and posts. Returns the seconds until the next reading, or nil and why.
+local function read(self)
+  local ran, set, keep = pcall(fetch, self)
+  if not ran then set, keep = nil, tostring(set) end
+  if set then
+    self.host.post(self.board, set)
+    return keep
+  end
+  self.host.post_failure(self.board, keep)
+  self.host.log("warn", "a provider's keys could not be read", { provider = self.provider.name, why = keep })
+  return nil, keep
+end
+
+--- The background task: never returns.
+function jwks:task()
+  return function()
+    local failures = 0
+    while true do
+      local wait = 1
+      if self.provider:keys_url() then -- else the provider is not discovered yet, and its task says so
+        wait = read(self)
+        failures = wait and 0 or failures + 1
+        wait = wait or math.min(RETRY_MAX, 2 ^ math.min(failures - 1, 10))
+      end
+      self.host.sleep(wait)
+    end
+  end
+end
+
+--- For a token whose key is not there: reads the keys again, unless that was done less than 10 s ago. One reading at a time;
+-- the others wait for it. Waits. Whether the set may have changed since the caller looked.
+function jwks:refresh()
+  local host = self.host
+  local state, value = host.begin("jwks", "refresh", self.board)
+  if state ~= "lead" then return state == "hit" end
+  local ticket <close> = value
+  local last = host.read(self.asked)
+  if last and math.abs(host.now() - last.at) < PAUSE then
+    host.settle(ticket, "fail", "the keys were read just now")
+    return false
+  end
+  host.post(self.asked, { at = host.now() })
+  local done = read(self) ~= nil
+  host.settle(ticket, done and "accept" or "fail", done and {} or "the keys could not be read", 0)
+  return done
+end
+
+return jwks
