@@ -9,6 +9,7 @@
 int ml_app_serve(int argc, char **argv);
 int ml_app_check(int argc, char **argv);
 int ml_app_settings(int argc, char **argv);
+int ml_app_revoke(int argc, char **argv);
 
 /* Directory that holds moonlatch/init.lua, and the policy served by default: installed beside the
  * binary (BIN/../share/moonlatch) or in the source tree above it. NULL when neither is there.
@@ -20,6 +21,11 @@ const char *ml_app_themes(void);
 
 /* After start: gives memory back that only starting needed (trim.c). */
 void ml_app_trim(void);
+
+/* Asks the server of these settings by its admin listener; waits. The status, with the body in
+ * answer; 0 when nobody answered, with a line that says so. */
+int ml_app_admin_call(const struct ml_settings *settings, const char *method, const char *target,
+                      struct ml_str body, struct ml_buf *answer);
 
 /* Reads the environment; warnings and errors go to stderr. NULL: refused. */
 struct ml_settings *ml_app_read_settings(void);

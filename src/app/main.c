@@ -13,6 +13,7 @@ static const char usage[] =
     "  moonlatch serve [--policy FILE]   answer checks; settings come from the environment\n"
     "  moonlatch check FILE...           check policies: exit 0, or 2 with the errors\n"
     "  moonlatch settings                print the effective settings, secrets hidden\n"
+    "  moonlatch revoke WHO              end sessions and forget tokens of somebody, everywhere\n"
     "  moonlatch --version | --help\n"
     "\n"
     "Examples:\n"
@@ -111,6 +112,8 @@ int main(int argc, char **argv)
         return ml_app_check(argc - 1, argv + 1);
     if (strcmp(command, "settings") == 0)
         return ml_app_settings(argc - 1, argv + 1);
+    if (strcmp(command, "revoke") == 0)
+        return ml_app_revoke(argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0) {
         puts("moonlatch " ML_VERSION);
         return 0;
