@@ -261,7 +261,8 @@ static int l_deny(lua_State *L)
     return 0;
 }
 
-/* answer(req, status, reason, content_type, body, headers): of one of our own places. */
+/* answer(req, status, reason, content_type, body, headers): of one of our own places, or a denial
+ * that is a page. */
 static int l_answer(lua_State *L)
 {
     struct ml_run *run = check_run(L);
@@ -272,8 +273,8 @@ static int l_answer(lua_State *L)
         return luaL_error(L, "answer: the status is a number up to 599 and, where a gateway would "
                              "take it for an allow, not 200");
     struct ml_str body = keep(L, run, lua_isnoneornil(L, 5) ? ML_STR("") : ml_vm_check_text(L, 5));
-    if (run->request->place == ML_PLACE_NONE)
-        return luaL_error(L, "answer: this request is a check");
+    if (run->request->place == ML_PLACE_NONE && status < 400)
+        return luaL_error(L, "answer: of a check only a denial");
     if (!ml_header_value_ok(type))
         return luaL_error(L, "answer: the content type cannot be sent");
     if (d->action != ML_UNDECIDED)

@@ -57,6 +57,15 @@ static void test_answer(void **state)
     ask_done(&a);
 }
 
+static void test_a_denial_may_be_a_page(void **state)
+{
+    struct ask a;
+    ask_place("host.answer(req, 403, 'denied', 'text/html', '<p>')", ML_PLACE_NONE, false, &a);
+    assert_int_equal(a.d.action, ML_ANSWER);
+    assert_int_equal(a.d.status, 403);
+    ask_done(&a);
+}
+
 /* A gateway takes a 200 on the check port for an allow. */
 static void test_answers_that_are_none(void **state)
 {
@@ -79,6 +88,7 @@ static void test_answers_that_are_none(void **state)
         {"host.answer(req, 201, 'login', '', '') allow()", ML_PLACE_PAGE, true},
         {"host.answer(req, 201, 'login', '', '') host.pass(req)", ML_PLACE_PAGE, false},
         {"host.answer(req, 201, 'login', '', '')", ML_PLACE_NONE, false},
+        {"host.answer(req, 399, 'denied', '', '')", ML_PLACE_NONE, false},
         {"host.pass(req)", ML_PLACE_NONE, false},
         {"host.pass(req)", ML_PLACE_PAGE, true},
         {"host.pass(req) error('late')", ML_PLACE_PAGE, false},
@@ -127,6 +137,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_answer, open_world, close_world),
+        cmocka_unit_test_setup_teardown(test_a_denial_may_be_a_page, open_world, close_world),
         cmocka_unit_test_setup_teardown(test_answers_that_are_none, open_world, close_world),
         cmocka_unit_test_setup_teardown(test_pass_takes_our_headers_out, open_world, close_world),
         cmocka_unit_test_setup_teardown(test_fields, open_world, close_world),
