@@ -52,6 +52,21 @@
 --   cache_get(scope, name, credential) -> value | nil       no wait, no flight
 --   cache_set(scope, name, credential, value, ttl)          cache_delete(scope, name, credential)
 --
+-- SEALING AND KEYS. bytes: as texts of Lua are. A sealed text comes from a replica with the same SESSION_KEY, or it is not ours.
+--   random(bytes) -> text                        base64url of 16 to 64 random bytes; raises when the generator fails
+--   digest(name, text) -> bytes                  "sha256" "sha384" "sha512"
+--   seal(purpose, text, ttl) -> text             base64url; encrypted, authenticated; opens for that purpose only, for ttl seconds (at
+--                                                most a year). purpose: at most 64 bytes. Raises "no sealing key" in a check of a policy
+--   unseal(purpose, text) -> text | nil, why     "expired" (ours, but old) or "not ours", nothing else
+--   jwt_peek(token) -> claims, header | nil, why           both as they stand there: nothing is verified
+--   jwt_verify(token, board, algorithms) -> claims, header | nil, why, blame       board: name of a JWK Set on the board, {keys=[...]};
+--                                                algorithms: names, of RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 ES512 EdDSA.
+--                                                Signature, form and header only: what the claims say (iss, aud, exp, nonce, ...) is the
+--                                                caller's to judge. header: {alg=, kid=, typ=}. blame: "token", it is bad; "key": the set
+--                                                has no key for it, and a newer set may. Raises when it cannot be found out
+--   jwt_sign(claims, key, header?) -> text | nil, why      key: a secret with a private key in PEM form (RSA: RS256, EC: ES256 to ES512,
+--                                                Ed25519, Ed448: EdDSA); header: {kid=, typ=, alg=}, alg for PS256 and its like
+--
 -- SESSIONS. A record has two parts, both tables of JSON values, 64 KiB together: `open`, what a check needs ({claims=, expires=, ...}),
 -- remembered for SESSION_CACHE_SECONDS; `tokens`, read from the store when they are needed. An id is a credential: never log it.
 --   session_create{ open=, tokens=, lifetime=seconds, idle=seconds|nil, index={ user=, subject=, sid= } } -> id | nil, why     waits
@@ -107,6 +122,7 @@ local seam = {
   "now", "json_decode", "json_encode", "json_list", "base64_encode", "base64_decode", "sha256", "equals", "url_escape", "url_parse",
   "utf8_ok", "regex", "yaml_decode", "env", "secret", "read_file", "module", "load_chunk", "base", "readonly", "upstream", "fetch",
   "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete",
+  "random", "digest", "seal", "unseal", "jwt_peek", "jwt_verify", "jwt_sign",
   "session_create", "session_read", "session_tokens", "session_replace", "session_delete", "session_lock", "session_unlock",
   "session_kill", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
   "answer", "step", "route", "log",

@@ -1,16 +1,26 @@
 local contract = require("host_contract")
+local jose = require("moonlatch.testing.jose")
+local keys = require("key_contract")
 local seam = require("moonlatch.host")
 local fake_host = require("moonlatch.testing.fake_host")
 
+local function signed(kid) return jose.sign({ sub = "alice" }, { alg = "ES256", kid = kid, typ = "JWT" }, "secret") end
+local jwt = {
+  set = { keys = { { kty = "EC", crv = "P-256", kid = "k1", fake = "secret" } } }, good = signed("k1"), unknown = signed("k2"), alg = "ES256",
+  pem = "KEY_PEM", not_pem = "MOONLATCH_CONTRACT",
+}
+
 describe("the fake host while loading", function()
-  local fake = fake_host.new { env = { MOONLATCH_CONTRACT = "value" } }
+  local fake = fake_host.new { env = { MOONLATCH_CONTRACT = "value", KEY_PEM = "-----BEGIN PRIVATE KEY-----" } }
   contract(fake.host, it, { phase = "loading", seam = seam, env = "MOONLATCH_CONTRACT" })
+  keys(fake.host, it, { phase = "loading", jwt = jwt })
 end)
 
 describe("the fake host in a request", function()
   local fake = fake_host.new {}
   fake:loaded()
   contract(fake.host, it, { phase = "running", seam = seam })
+  keys(fake.host, it, { phase = "running", jwt = jwt })
 end)
 
 describe("the fake host's decision", function()

@@ -47,6 +47,19 @@ bool ml_sha256(struct ml_str in, struct ml_digest *ret)
     return c && EVP_DigestUpdate(c, in.p, in.n) == 1 && EVP_DigestFinal_ex(c, ret->b, NULL) == 1;
 }
 
+size_t ml_digest_named(struct ml_str name, struct ml_str in, uint8_t out[ML_DIGEST_MAX])
+{
+    static const struct {
+        const char *name;
+        const EVP_MD *(*md)(void);
+    } kinds[] = {{"sha256", EVP_sha256}, {"sha384", EVP_sha384}, {"sha512", EVP_sha512}};
+    unsigned n = 0;
+    for (size_t i = 0; i < 3; i++)
+        if (ml_str_eq(name, ml_str_z(kinds[i].name)))
+            return EVP_Digest(in.p, in.n, out, &n, kinds[i].md(), NULL) == 1 ? n : 0;
+    return 0;
+}
+
 void ml_digest_hex(const struct ml_digest *d, char out[65])
 {
     static const char digits[] = "0123456789abcdef";

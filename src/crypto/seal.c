@@ -231,15 +231,15 @@ void ml_seal_keys_free(struct ml_seal_keys *k)
     free(k);
 }
 
-bool ml_seal_key_make(char out[44])
+bool ml_seal_key_make(char out[ML_SEAL_KEY_TEXT])
 {
     char key[KEY_BYTES];
     struct ml_buf text;
     ml_buf_init(&text, 64);
     bool ok = ml_random(key, sizeof key) && ml_base64url_encode(ml_str(key, sizeof key), &text);
     if (ok) {
-        memcpy(out, text.p, 43);
-        out[43] = 0;
+        memcpy(out, text.p, ML_SEAL_KEY_TEXT - 1);
+        out[ML_SEAL_KEY_TEXT - 1] = 0;
     }
     ml_wipe(key, sizeof key);
     ml_wipe(text.p, text.cap);

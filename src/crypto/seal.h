@@ -20,6 +20,7 @@ enum {
     ML_SEAL_OVERHEAD = 41,
     ML_SEAL_KEYS_MAX = 8,
     ML_SEAL_KEY_BYTES = 32,
+    ML_SEAL_KEY_TEXT = 44,       /* of a key as base64url, with its NUL */
     ML_SEAL_PLAIN_MAX = 1 << 20, /* bytes */
 };
 
@@ -30,7 +31,7 @@ struct ml_seal_keys;
 int ml_seal_keys_new(struct ml_seal_keys **ret, struct ml_str list, struct ml_err *err);
 /* One key of ML_SEAL_KEY_BYTES random bytes, base64url and a NUL, for ml_seal_keys_new. false: no
  * randomness. */
-bool ml_seal_key_make(char out[44]);
+bool ml_seal_key_make(char out[ML_SEAL_KEY_TEXT]);
 void ml_seal_keys_free(struct ml_seal_keys *k); /* NULL allowed */
 
 /* Appends the sealed bytes to out; nothing when it fails. false: the plain text is too long, there

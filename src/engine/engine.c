@@ -9,6 +9,19 @@
 
 enum { FLIGHT_KEYS = 65536, FLIGHT_WAITERS = 65536, IN_FLIGHT = 64 };
 
+/* Without SESSION_KEY the key is this process's own: what it sealed does not outlive it. */
+static int open_seal(struct ml_engine *e, struct ml_err *err)
+{
+    char made[ML_SEAL_KEY_TEXT];
+    struct ml_err why = {.text = ""};
+    const char *list = ml_settings_text(e->settings, "SESSION_KEY");
+    if (!*list && !ml_seal_key_make(made))
+        return ml_fail(err, ML_E_IO, "the system's random number generator fails");
+    int r = ml_seal_keys_new(&e->seal, ml_str_z(*list ? list : made), &why);
+    ml_wipe(made, sizeof made);
+    return r == 0 ? 0 : ml_fail(err, r, "SESSION_KEY: %s", why.text);
+}
+
 static int open_stores(struct ml_engine *e, struct ml_err *err)
 {
     if (!ml_random(e->secret, sizeof e->secret))
@@ -16,7 +29,10 @@ static int open_stores(struct ml_engine *e, struct ml_err *err)
     e->cache = ml_cache_new((size_t)ml_settings_int(e->settings, "MOONLATCH_CACHE_BYTES"));
     e->flights = ml_flights_new(FLIGHT_KEYS, FLIGHT_WAITERS);
     e->board = ml_board_new();
-    return e->cache && e->flights && e->board ? 0 : ml_fail(err, ML_E_NOMEM, "out of memory");
+    e->key_sets = ml_key_sets_new();
+    if (!e->cache || !e->flights || !e->board)
+        return ml_fail(err, ML_E_NOMEM, "out of memory");
+    return open_seal(e, err);
 }
 
 static int start_workers(struct ml_engine *e, struct ml_err *err)
@@ -42,6 +58,8 @@ void ml_engine_free(struct ml_engine *e)
     if (e->bundle)
         ml_bundle_unref(e->bundle);
     ml_board_free(e->board);
+    ml_key_sets_free(e->key_sets);
+    ml_seal_keys_free(e->seal);
     ml_flights_free(e->flights);
     ml_cache_free(e->cache);
     ml_wipe(e->secret, sizeof e->secret);
@@ -183,6 +201,8 @@ struct ml_script_options ml_engine_script_options(struct ml_engine *e)
         .cache = e->cache,
         .flights = e->flights,
         .board = e->board,
+        .key_sets = e->key_sets,
+        .seal = e->seal,
         .cache_secret = e->secret,
         .library = e->library,
         .budget = ml_default_budget,

@@ -23,6 +23,8 @@ struct ml_engine {
     struct ml_cache *cache;
     struct ml_flights *flights;
     struct ml_board *board;
+    struct ml_key_sets *key_sets;
+    struct ml_seal_keys *seal;
     uint8_t secret[32];
     struct ml_worker *workers;
     unsigned worker_count, in_flight;

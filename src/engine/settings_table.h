@@ -61,6 +61,8 @@ S("SESSION_STORE_REDIS_MASTER", TEXT, "", NULL, 0, 0, 0, NULL, "the master's nam
 S("SESSION_STORE_REDIS_TLS", BOOL, "false", NULL, 0, 0, 0, NULL, "Redis by TLS")
 S("SESSION_STORE_REDIS_CA", FILE, "", NULL, 0, 0, 0, NULL,
   "PEM file believed for Redis, instead of the system's roots")
+S("SESSION_KEY", SECRET, "", NULL, 0, 0, 0, NULL,
+  "seals cookies and sessions: keys, the first seals, all open; empty: made at start")
 S("SESSION_MAX_AGE", INT, "86400", NULL, 0, 1, 315360000, NULL, "seconds")
 S("SESSION_SAME_SITE", TEXT, "Lax", NULL, 0, 0, 0, NULL, "Lax, Strict or None")
 S("CLIENT_NAME", TEXT, "AuthService", NULL, 0, 0, 0, NULL, "shown on pages")

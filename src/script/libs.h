@@ -28,6 +28,8 @@ void ml_lib_config(lua_State *L);  /* env secret read_file module upstream */
 void ml_lib_http(lua_State *L);    /* fetch sleep */
 void ml_lib_cache(lua_State *L);   /* begin settle cache_* */
 void ml_lib_board(lua_State *L);   /* post post_failure read */
+void ml_lib_seal(lua_State *L);    /* random digest seal unseal */
+void ml_lib_jwt(lua_State *L);     /* jwt_* */
 void ml_lib_session(lua_State *L); /* session_* */
 void ml_lib_request(lua_State *L); /* plan allow deny step route log now; the request userdata */
 

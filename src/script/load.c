@@ -94,8 +94,9 @@ static void open_libraries(lua_State *L)
 static void push_host(lua_State *L)
 {
     static void (*const parts[])(lua_State *) = {
-        ml_lib_string, ml_lib_base, ml_lib_json,  ml_lib_text,  ml_lib_regex,   ml_lib_secret,
-        ml_lib_config, ml_lib_http, ml_lib_cache, ml_lib_board, ml_lib_session, ml_lib_request,
+        ml_lib_string, ml_lib_base,   ml_lib_json,    ml_lib_text,    ml_lib_regex,
+        ml_lib_secret, ml_lib_config, ml_lib_http,    ml_lib_cache,   ml_lib_board,
+        ml_lib_seal,   ml_lib_jwt,    ml_lib_session, ml_lib_request,
     };
     lua_newtable(L);
     ml_await_type(L);

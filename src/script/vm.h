@@ -14,9 +14,11 @@
 #include "base/mailbox.h"
 #include "client/fetch.h"
 #include "codec/request.h"
+#include "crypto/seal.h"
 #include "store/board.h"
 #include "store/cache.h"
 #include "store/flight.h"
+#include "store/key_sets.h"
 #include "store/session.h"
 
 #include <stdint.h>
@@ -46,6 +48,8 @@ struct ml_script_options {
     struct ml_cache *cache;
     struct ml_flights *flights;
     struct ml_board *board;
+    struct ml_key_sets *key_sets;     /* NULL: JWK Sets are parsed for each token */
+    const struct ml_seal_keys *seal;  /* NULL: seal and unseal raise */
     struct ml_session_seat *sessions; /* of this worker; NULL: session calls fail */
     const uint8_t *cache_secret;      /* 32 bytes, per process */
     const struct ml_library *library;

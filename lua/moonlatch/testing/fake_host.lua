@@ -1,9 +1,11 @@
 --- The host seam in plain Lua, for specs under busted. host.lua is the contract; spec/lua/host_contract_spec.lua checks this
 -- file and the server against it. Nothing here opens a socket: `answer` of new() is asked for what the outside says.
 local bytes = require("moonlatch.testing.bytes")
+local jose = require("moonlatch.testing.jose")
 local json = require("moonlatch.testing.json")
 local regex = require("moonlatch.testing.regex")
 local sandbox = require("moonlatch.testing.sandbox")
+local seal = require("moonlatch.testing.seal")
 local sessions = require("moonlatch.testing.sessions")
 
 local fake_host = {}
@@ -262,6 +264,8 @@ function fake_host.new(options)
   loading_functions(host, self)
   outside_functions(host, self)
   cache_functions(host, self)
+  seal.add(host, self)
+  jose.add(host)
   sessions.add(host, self, can_wait)
   decision_functions(host, self)
   for name, fn in pairs(host) do

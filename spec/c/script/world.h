@@ -25,6 +25,7 @@ struct shared {
     struct ml_cache *cache;
     struct ml_flights *flights;
     struct ml_board *board;
+    struct ml_key_sets *key_sets;
     struct ml_seal_keys *keys;
     struct ml_sessions *sessions;
 };
@@ -61,12 +62,15 @@ static bool gc_stress; /* collect at every allocation that may */
 static const uint8_t secret[32] = "0123456789abcdef0123456789abcde";
 static char directory[] = "/tmp/ml-script-XXXXXX";
 
-static char port_text[8]; /* of the test's server, as $PORT */
+static char port_text[8];   /* of the test's server, as $PORT */
+static const char *key_pem; /* a private key, as $KEY_PEM */
 
 UNUSED static const char *environment(void *ctx, const char *name)
 {
     if (strcmp(name, "PORT") == 0)
         return port_text;
+    if (strcmp(name, "KEY_PEM") == 0)
+        return key_pem;
     return strcmp(name, "NAME") == 0 ? "value" : NULL;
 }
 
@@ -75,6 +79,7 @@ UNUSED static void shared_open(struct shared *s)
     s->cache = ml_cache_new(8 << 20);
     s->flights = ml_flights_new(4096, 8192);
     s->board = ml_board_new();
+    s->key_sets = ml_key_sets_new();
     assert_int_equal(
         ml_seal_keys_new(&s->keys, ML_STR("0123456789abcdefghijklmnopqrstuvwxyz"), NULL), 0);
     s->sessions =
@@ -92,6 +97,7 @@ UNUSED static void shared_close(struct shared *s)
     ml_cache_free(s->cache);
     ml_flights_free(s->flights);
     ml_board_free(s->board);
+    ml_key_sets_free(s->key_sets);
 }
 
 UNUSED static void world_open_with(struct world *w, struct shared *shared, struct ml_budget budget)
@@ -110,6 +116,8 @@ UNUSED static void world_open_with(struct world *w, struct shared *shared, struc
         .cache = shared->cache,
         .flights = shared->flights,
         .board = shared->board,
+        .key_sets = shared->key_sets,
+        .seal = shared->keys,
         .sessions = w->seat,
         .cache_secret = secret,
         .library = w->library,
