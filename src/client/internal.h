@@ -16,11 +16,12 @@
 #include <stdbool.h>
 #include <sys/queue.h>
 
+struct ml_watch;
 struct x509_store_st;
 
 enum {
     ML_CLIENT_UPSTREAMS_MAX = 256,
-    ML_SLOTS_KEPT = 8, /* easy handles an upstream keeps for reuse */
+    ML_SLOTS_KEPT = 64, /* easy handles an upstream keeps for reuse: as many as fly by default */
     ML_RESPONSE_HEADERS_MAX = 200,
     ML_RESPONSE_HEADER_BYTES = 64 * 1024,
 };
@@ -29,6 +30,8 @@ enum {
 struct ml_slot {
     struct ml_slot *next;
     CURL *easy;
+    CURLU *url;             /* parsed once for as long as the fetches have the same */
+    char *url_text;         /* of url; NULL: none, or one that curl is to refuse itself */
     struct ml_fetch *fetch; /* NULL: idle */
     int refused;            /* ML_E_..., when a callback of ours ended the transfer */
     const char *why;
@@ -72,6 +75,7 @@ struct ml_upstream {
     struct x509_store_st *trust; /* NULL until https is used first */
 
     CURLM *multi;
+    struct ml_watch *watches;
     uv_timer_t multi_timer, queue_timer;
     struct ml_fetch_list queue, running;
     unsigned queued, in_flight;
@@ -126,6 +130,8 @@ void ml_trust_global_done(void);
 
 /* multi.c */
 int ml_multi_open(struct ml_upstream *u);
+/* CURLOPT_CLOSESOCKETFUNCTION; arg is the upstream. */
+int ml_multi_close_socket(void *arg, curl_socket_t fd);
 /* Without running transfers. */
 void ml_multi_close(struct ml_upstream *u);
 /* Lets curl work and finishes what is done. */

@@ -1,26 +1,55 @@
 /* curl's multi interface on uv: a uv_poll per socket that curl watches, a timer, and results read
  * after each call. curl is never called from its own callbacks; those only start and stop uv
- * handles. One thread. */
+ * handles. The poll of a connection goes on while the connection is idle, until curl closes it or
+ * the peer says something: the next transfer on it costs no system call for that. One thread. */
 #include "client/internal.h"
 
 #include "base/log.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 /* Owned by the loop from its init until it has closed; counts as a handle of u. */
-struct watch {
+struct ml_watch {
     uv_poll_t poll;
     struct ml_upstream *upstream;
+    struct ml_watch *next; /* of the upstream's, while it is not closing */
     curl_socket_t fd;
+    int events; /* what the poll waits for; 0: it is stopped */
+    bool idle;  /* an open connection that no transfer uses */
 };
 
 static void on_watch_closed(uv_handle_t *handle)
 {
-    struct watch *w = handle->data;
+    struct ml_watch *w = handle->data;
     struct ml_upstream *u = w->upstream;
     free(w);
     ml_upstream_handle_gone(u);
+}
+
+static struct ml_watch **watch_find(struct ml_upstream *u, curl_socket_t fd)
+{
+    struct ml_watch **link = &u->watches;
+    while (*link && (*link)->fd != fd)
+        link = &(*link)->next;
+    return link;
+}
+
+static void watch_close(struct ml_upstream *u, curl_socket_t fd)
+{
+    struct ml_watch **link = watch_find(u, fd), *w = *link;
+    if (!w)
+        return;
+    *link = w->next;
+    uv_close((uv_handle_t *)&w->poll, on_watch_closed);
+}
+
+/* The poll ends before the number of the socket can be another one's. */
+int ml_multi_close_socket(void *arg, curl_socket_t fd)
+{
+    watch_close(arg, fd);
+    return close(fd);
 }
 
 /* An error (status < 0: uv has stopped the poll) is first shown to curl as readiness: what it then
@@ -29,8 +58,16 @@ static void on_watch_closed(uv_handle_t *handle)
  * wait for ever it is told. */
 static void on_poll(uv_poll_t *poll, int status, int events)
 {
-    struct watch *w = poll->data; /* there until its close callback, which does not run in here */
+    struct ml_watch *w =
+        poll->data; /* there until its close callback, which does not run in here */
     struct ml_upstream *u = w->upstream;
+    if (status < 0)
+        w->events = 0;
+    if (w->idle) { /* the peer has closed it, or is about to: curl looks before it uses it again */
+        uv_poll_stop(poll);
+        w->events = 0;
+        return;
+    }
     int flags = status < 0 ? CURL_CSELECT_IN | CURL_CSELECT_OUT : 0;
     if (events & UV_READABLE)
         flags |= CURL_CSELECT_IN;
@@ -43,9 +80,9 @@ static void on_poll(uv_poll_t *poll, int status, int events)
     ml_fetch_pump(u);
 }
 
-static struct watch *watch_new(struct ml_upstream *u, curl_socket_t fd)
+static struct ml_watch *watch_new(struct ml_upstream *u, curl_socket_t fd)
 {
-    struct watch *w = ML_NEW(struct watch);
+    struct ml_watch *w = ML_NEW(struct ml_watch);
     if (uv_poll_init_socket(u->client->options.loop, &w->poll, fd) < 0) {
         free(w);
         return NULL;
@@ -53,32 +90,42 @@ static struct watch *watch_new(struct ml_upstream *u, curl_socket_t fd)
     w->poll.data = w;
     w->upstream = u;
     w->fd = fd;
+    w->next = u->watches;
+    u->watches = w;
     u->handles++;
     return w;
 }
 
-/* CURLMOPT_SOCKETFUNCTION. After POLL_REMOVE curl may close fd: the poll stops at once. */
-static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *assigned)
+/* A transfer leaves its socket. Where an answer came in, that is a connection, which curl closes
+ * by ml_multi_close_socket only; any other (one that lost the race to connect, one of a resolver)
+ * it may close behind our back at once. */
+static void leave_socket(struct ml_upstream *u, struct ml_watch *w, CURL *easy)
+{
+    struct ml_slot *s = NULL;
+    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&s);
+    if (s && s->header_bytes > 0)
+        w->idle = true;
+    else
+        watch_close(u, w->fd);
+}
+
+/* CURLMOPT_SOCKETFUNCTION. */
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *unused)
 {
     struct ml_upstream *u = arg;
-    struct watch *w = assigned;
+    struct ml_watch *w = *watch_find(u, fd);
     if (what == CURL_POLL_REMOVE || what == CURL_POLL_NONE) {
-        if (w) {
-            uv_close((uv_handle_t *)&w->poll, on_watch_closed);
-            curl_multi_assign(u->multi, fd, NULL);
-        }
+        if (w)
+            leave_socket(u, w, easy);
         return 0;
     }
-    if (!w) {
-        w = watch_new(u, fd);
-        if (!w)
-            return -1;
-        if (curl_multi_assign(u->multi, fd, w) != CURLM_OK) {
-            uv_close((uv_handle_t *)&w->poll, on_watch_closed);
-            return -1;
-        }
-    }
+    if (!w && !(w = watch_new(u, fd)))
+        return -1;
+    w->idle = false;
     int events = (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    if (events == w->events)
+        return 0;
+    w->events = events;
     return uv_poll_start(&w->poll, events, on_poll) < 0 ? -1 : 0;
 }
 
@@ -118,8 +165,11 @@ int ml_multi_open(struct ml_upstream *u)
 
 void ml_multi_close(struct ml_upstream *u)
 {
-    /* Calls on_socket for what it still watches: u is there until those polls have closed. */
+    /* Calls on_socket for what it still watches, closes connections: u is there until those polls
+     * have closed. */
     curl_multi_cleanup(u->multi);
+    while (u->watches)
+        watch_close(u, u->watches->fd);
     u->multi = NULL;
     uv_timer_stop(&u->multi_timer);
 }

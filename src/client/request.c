@@ -15,8 +15,11 @@ enum {
     BODY_BYTES = 256 * 1024,
     TIMEOUT_MAX_MS = 60000,
     MAX_BODY_DEFAULT = 1 << 20,
-    EXTRA_HEADERS = 3, /* token, Expect, Content-Type */
+    EXTRA_HEADERS = 4, /* token, User-Agent, Expect, Content-Type */
 };
+
+/* Here and not as an option: curl would print it into a string of its own for each transfer. */
+static const char user_agent[] = "User-Agent: moonlatch/" ML_VERSION;
 
 /* The connection's own: a policy that could set them could split or smuggle requests (RFC 9112
  * 6, 9.3). */
@@ -162,6 +165,8 @@ static void put_headers(struct ml_fetch *f, struct curl_slist *nodes, char **at,
         link_header(&node, put_header(at, &r->headers[i]));
     if (token && !has_header(r, ML_STR("authorization")))
         link_header(&node, put(at, ml_str_z(token)));
+    if (!has_header(r, ML_STR("user-agent")))
+        link_header(&node, put(at, ml_str_z(user_agent)));
     if (!has_header(r, ML_STR("content-type")))
         link_header(&node, put(at, ML_STR("Content-Type:")));
     link_header(&node, put(at, ML_STR("Expect:")));
@@ -174,7 +179,8 @@ static size_t request_bytes(const struct ml_fetch_request *r, struct ml_str host
     size_t n = (r->header_count + EXTRA_HEADERS) * sizeof(struct curl_slist);
     for (size_t i = 0; i < r->header_count; i++)
         n += r->headers[i].name.n + r->headers[i].value.n + sizeof ": ";
-    n += sizeof "Content-Type:" + sizeof "Expect:" + (token ? strlen(token) + 1 : 0);
+    n += sizeof user_agent +
+         sizeof "Content-Type:" + sizeof "Expect:" + (token ? strlen(token) + 1 : 0);
     return n + r->url.n + host.n + r->method.n + r->body.n + 4;
 }
 

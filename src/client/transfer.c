@@ -97,7 +97,6 @@ static bool set_limits(CURL *e, const struct ml_upstream *u)
     SET(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L);
     /* One request a connection at a time: the bound on what is in flight bounds connections. */
     SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    SET(CURLOPT_USERAGENT, "moonlatch/" ML_VERSION);
     SET(CURLOPT_CONNECTTIMEOUT_MS, (long)u->client->options.connect_ms);
     /* Answers are small; curl makes and frees this buffer with each transfer. */
     SET(CURLOPT_BUFFERSIZE, 4096L);
@@ -126,9 +125,11 @@ static bool set_tls(CURL *e, const struct ml_upstream *u, struct ml_slot *s)
     return ok;
 }
 
-static bool set_callbacks(CURL *e, struct ml_slot *s)
+static bool set_callbacks(CURL *e, struct ml_upstream *u, struct ml_slot *s)
 {
     bool ok = true;
+    SET(CURLOPT_CLOSESOCKETFUNCTION, ml_multi_close_socket);
+    SET(CURLOPT_CLOSESOCKETDATA, u);
     SET(CURLOPT_PRIVATE, s);
     SET(CURLOPT_WRITEFUNCTION, on_body);
     SET(CURLOPT_WRITEDATA, s);
@@ -141,7 +142,7 @@ static struct ml_slot *slot_new(struct ml_upstream *u)
 {
     struct ml_slot *s = ML_NEW(struct ml_slot);
     CURL *e = s->easy = curl_easy_init();
-    if (!e || !set_limits(e, u) || !set_tls(e, u, s) || !set_callbacks(e, s)) {
+    if (!e || !set_limits(e, u) || !set_tls(e, u, s) || !set_callbacks(e, u, s)) {
         curl_easy_cleanup(e);
         free(s);
         return NULL;
@@ -153,6 +154,8 @@ static struct ml_slot *slot_new(struct ml_upstream *u)
 static void slot_free(struct ml_slot *s)
 {
     curl_easy_cleanup(s->easy);
+    curl_url_cleanup(s->url);
+    free(s->url_text);
     ml_buf_done(&s->head);
     ml_buf_done(&s->body);
     free(s);
@@ -192,6 +195,23 @@ void ml_slots_free(struct ml_upstream *u)
     }
 }
 
+/* Parsing a URL is a tenth of a transfer's work in curl, and an endpoint's URL never changes. A URL
+ * that cannot be parsed is left to the transfer, which fails by it. */
+static CURLcode set_url(struct ml_slot *s, const char *text)
+{
+    if (s->url_text && strcmp(s->url_text, text) == 0)
+        return CURLE_OK;
+    CURLU *url = curl_url();
+    bool parsed = url && curl_url_set(url, CURLUPART_URL, text, CURLU_DISALLOW_USER) == CURLUE_OK;
+    curl_easy_setopt(s->easy, CURLOPT_CURLU, parsed ? url : NULL);
+    CURLcode code = curl_easy_setopt(s->easy, CURLOPT_URL, text);
+    curl_url_cleanup(s->url);
+    free(s->url_text);
+    s->url = url;
+    s->url_text = code == CURLE_OK && parsed ? ml_xstrdup(text) : NULL;
+    return code;
+}
+
 CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t left_ms)
 {
     CURL *e = s->easy;
@@ -214,7 +234,7 @@ CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t lef
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, f->headers);
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)left_ms);
     curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)f->max_body);
-    return curl_easy_setopt(e, CURLOPT_URL, f->url);
+    return set_url(s, f->url);
 }
 
 /* Headers and their bytes in one block, which r->headers owns. */

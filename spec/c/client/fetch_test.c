@@ -315,6 +315,31 @@ static void closed_while_idle(void **state)
     world_close(&w);
 }
 
+static void count_turn(uv_prepare_t *prepare)
+{
+    ++*(int *)prepare->data;
+}
+
+/* The poll of an idle connection goes on, but not past the peer's close: that would be seen for
+ * ever. */
+static void the_end_of_an_idle_connection_is_seen_once(void **state)
+{
+    struct world w;
+    uv_prepare_t prepare;
+    int turns = 0;
+    open_plain(&w);
+    struct ml_fetch_result *r = get(&w, "/ok-gone");
+    assert_int_equal(r->status, 200);
+    ml_fetch_result_free(r);
+    uv_prepare_init(&w.loop, &prepare);
+    prepare.data = &turns;
+    uv_prepare_start(&prepare, count_turn);
+    pause_ms(&w, 50);
+    uv_close((uv_handle_t *)&prepare, NULL);
+    assert_in_range(turns, 1, 10);
+    world_close(&w);
+}
+
 /* When curl cannot watch a socket its whole multi handle is in doubt: all of it fails, and the next
  * fetch works. */
 static void a_lost_multi_starts_over(void **state)
@@ -358,6 +383,7 @@ int main(void)
         cmocka_unit_test(requests_on_the_wire),
         cmocka_unit_test(environment_is_ignored),
         cmocka_unit_test(closed_while_idle),
+        cmocka_unit_test(the_end_of_an_idle_connection_is_seen_once),
         cmocka_unit_test(a_lost_multi_starts_over),
     };
     return cmocka_run_group_tests(tests, global_open, global_close);
