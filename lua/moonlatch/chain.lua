@@ -9,6 +9,7 @@
 -- Each decision ends in exactly one host.allow or host.deny. What has been worked out for an accepted credential (names,
 -- rendered headers, verdicts of rules that look at the identity only) is kept in the wrapper that the cache handed out, under
 -- the member of this route: the next request with that credential goes straight to host.allow.
+local identity = require("moonlatch.identity")
 local results = require("moonlatch.results")
 local routes = require("moonlatch.routes")
 
@@ -83,18 +84,21 @@ end
 -- A refusal that the next request need not share: the outside may be back, the bug may be one of a moment.
 local function transient(refusal) return refusal == "unavailable" or refusal == "error" end
 
--- The identity of a credential, the same for all routes: { user, values, view, claims, about }, or { refusal = kind, why = text }.
+-- The identity of a credential, the same for all routes: { user, values, claims, about, and view once it was asked for }, or
+-- { refusal = kind, why = text }.
 local function identify(member, wrapper)
   local known = wrapper[member.map]
   if known then return known end
-  local about = { expires_at = wrapper.expires }
-  for key, value in pairs(member.about) do about[key] = value end
-  about.credential = wrapper.credential or about.credential
-  local values, view, why = member.map(wrapper.claims, wrapper, about)
+  local values, kind, why = member.map(wrapper.claims, wrapper)
   if values then
-    known = { user = values.user, values = values, view = view, claims = wrapper.claims, about = about }
+    local about = member.about
+    known = {
+      user = values.user, values = values, claims = wrapper.claims, view = nil,
+      about = { method = about.method, credential = wrapper.credential or about.credential,
+                provider = about.provider, expires_at = wrapper.expires },
+    }
   else
-    known = { refusal = view, why = why, at = "identity" }
+    known = { refusal = kind, why = why, at = "identity" }
   end
   if not transient(known.refusal) then wrapper[member.map] = known end
   return known
@@ -104,11 +108,15 @@ end
 local function prepare(self, member, wrapper)
   local id = identify(member, wrapper)
   if id.refusal then return id end
-  local ready = { user = id.user, view = id.view, verdicts = {} }
+  if self.shows_view then id.view = id.view or identity.view(self.host, id) end
+  local ready = self.headers.new(id.user, id.view)
   local rendered, why = self.headers.prepare(id, ready)
   if not rendered then ready.refusal, ready.why, ready.at = "deny", why, "headers" end
-  for i, rule in ipairs(self.rules or {}) do
-    if rule.pure then ready.verdicts[i] = rule.pure(id.values) or false end
+  if self.rules then
+    ready.verdicts = {}
+    for i, rule in ipairs(self.rules) do
+      if rule.pure then ready.verdicts[i] = rule.pure(id.values) or false end
+    end
   end
   return ready
 end
@@ -202,6 +210,8 @@ function chain.compile(host, route)
     host = host, step = step, rules = route.rules[1] and route.rules, headers = headers, wants_view = headers.wants_view,
     send = headers.send, responses = route.responses, login = route.login, site = route.site,
   }
+  self.shows_view = headers.wants_view or route.responses.denied ~= nil
+  for _, rule in ipairs(route.rules) do self.shows_view = self.shows_view or not rule.pure end
   for i, member in ipairs(members) do member.next = members[i + 1] end
   local first = members[1]
   return function(req)

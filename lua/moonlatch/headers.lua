@@ -33,31 +33,51 @@ function headers.names(policy)
   return names
 end
 
--- The value of one template field, nil when there is none. Raises nothing; false and why for a claim that is no text.
-local function field_value(part, id)
-  local path = part.field:match("^claims%.(.+)$")
-  local value
-  if path then
-    value = identity.claim(id.claims, path)
-  else
-    value = id.values[part.field]
-    if value == nil then value = id.about[part.field] end
+-- value(id) of one template field: nil when there is none, false for a claim that is no text. Raises nothing.
+local function field_value(part)
+  local field, default = part.field, part.default
+  local path = field:match("^claims%.(.+)$")
+  return function(id)
+    local value
+    if path then
+      value = identity.claim(id.claims, path)
+    else
+      value = id.values[field]
+      if value == nil then value = id.about[field] end
+    end
+    if value == nil then return default end
+    return identity.text(value) or false
   end
-  if value == nil then return part.default end
-  return identity.text(value) or false
+end
+
+-- The parts of a template; each field gets its value function.
+local function parse(source)
+  local parts = assert(template.parse(source))
+  for _, part in ipairs(parts) do
+    if type(part) == "table" then part.value = field_value(part) end
+  end
+  return parts
+end
+
+-- The parts joined; nil when a value is missing; false and the field that is no text.
+local function join(parts, id)
+  if #parts == 1 and type(parts[1]) == "table" then return parts[1].value(id), parts[1].field end
+  local out = {}
+  for i = 1, #parts do
+    local part = parts[i]
+    local value = part
+    if type(part) == "table" then value = part.value(id) end
+    if not value then return value, part.field end
+    out[i] = value
+  end
+  return table.concat(out)
 end
 
 -- One header's text; nil when a value is missing (then it is not sent); false and why when it cannot be sent.
 local function render(host, name, parts, id)
-  local out = {}
-  for i, part in ipairs(parts) do
-    local value = part
-    if type(part) == "table" then value = field_value(part, id) end
-    if value == nil then return nil end
-    if value == false then return false, ("header %s: {%s} is no text"):format(name, part.field) end
-    out[i] = value
-  end
-  local whole = table.concat(out)
+  local whole, field = join(parts, id)
+  if whole == nil then return nil end
+  if whole == false then return false, ("header %s: {%s} is no text"):format(name, field) end
   local problem = text.problem(host, whole)
   if problem then return false, ("header %s %s"):format(name, problem) end
   return whole
@@ -76,23 +96,27 @@ local function call(host, name, fn, view, req)
   return value
 end
 
--- sender(req, ready): the one host call of an allow. For three headers of which the second is a function the text is
+-- send(req, ready), the one host call of an allow, and new(user, view) -> ready, with room for the texts (a table that grows
+-- costs more than what is put in). For three headers of which the second is a function the text is
 --   local allow, plan, f = ... local f2 = f[2]
---   return function(req, r) return allow(req, plan, r.user, "allowed", r[1], f2(r.view, req), r[3]) end
-local function sender(host, plan, count, functions)
+--   return function(req, r) return allow(req, plan, r.user, "allowed", r[1], f2(r.view, req), r[3]) end,
+--     function(user, view) return { nil, nil, nil, user = user, view = view, verdicts = nil } end
+local function generate(host, plan, count, functions)
   local locals, values = {}, {}
   for i = 1, count do
     local fn = functions[i]
     if fn then locals[#locals + 1] = ("local f%d = f[%d]"):format(i, i) end
     values[i] = fn and (", f%d(r.view, req)"):format(i) or (", r[%d]"):format(i)
   end
-  local source = ('local allow, plan, f = ... %s return function(req, r) return allow(req, plan, r.user, "allowed"%s) end'):format(
-    table.concat(locals, " "), table.concat(values))
+  local source = ('local allow, plan, f = ... %s return function(req, r) return allow(req, plan, r.user, "allowed"%s) end, \
+    function(user, view) return { %suser = user, view = view, verdicts = nil } end'):format(
+    table.concat(locals, " "), table.concat(values), ("nil, "):rep(count))
   return assert(host.load_chunk(source, "=headers", {}))(host.allow, plan, functions)
 end
 
 --- names: of the whole policy; spec: the headers of this route. Returns {
 --   plan, wants_view (a function needs the identity's read-only view, and may raise),
+--   new(user, view) -> ready
 --   prepare(id, ready) -> true | nil, why    fills ready[1..n] from the identity's values, claims, about
 --   send(req, ready) }
 function headers.compile(host, names, spec)
@@ -101,7 +125,7 @@ function headers.compile(host, names, spec)
     local value = spec[name]
     kinds[i] = value == false and "remove" or "set"
     if type(value) == "string" then
-      templates[i] = assert(template.parse(value))
+      templates[i] = parse(value)
     elseif value then
       wants_view = true
       functions[i] = function(view, req) return call(host, name, value, view, req) end
@@ -109,16 +133,17 @@ function headers.compile(host, names, spec)
   end
   local plan = host.plan(names, kinds)
   local function prepare(id, ready)
-    for i, name in ipairs(names) do
+    for i = 1, #names do
       if templates[i] then
-        local value, why = render(host, name, templates[i], id)
+        local value, why = render(host, names[i], templates[i], id)
         if value == false then return nil, why end
         ready[i] = value
       end
     end
     return true
   end
-  return { plan = plan, wants_view = wants_view, prepare = prepare, send = sender(host, plan, #names, functions) }
+  local send, new = generate(host, plan, #names, functions)
+  return { plan = plan, wants_view = wants_view, new = new, prepare = prepare, send = send }
 end
 
 return headers

@@ -42,20 +42,29 @@ local function transform_text(spec, value)
   return (spec.prefix or "") .. value
 end
 
-local function transform(spec, value)
-  if type(value) ~= "table" then return transform_text(spec, value) end
-  local list = {}
-  for i, item in ipairs(value) do list[i] = transform_text(spec, item) end
-  return list
+-- transform(value) of a text or list; nil when the spec changes nothing.
+local function transformer(spec)
+  if not spec.lower and #(spec.rewrite or {}) == 0 and (spec.prefix or "") == "" then return nil end
+  return function(value)
+    if type(value) ~= "table" then return transform_text(spec, value) end
+    local list = {}
+    for i, item in ipairs(value) do list[i] = transform_text(spec, item) end
+    return list
+  end
 end
 
--- The first claim that is present, with its name.
-local function first_claim(spec, claims)
-  for _, path in ipairs(spec.claim) do
-    local value = identity.claim(claims, path)
-    if value ~= nil then return value, path end
+-- The first claim that is present, and its name in words.
+local function claim_source(paths)
+  local words = {}
+  for i, path in ipairs(paths) do words[i] = "claim " .. path end
+  local missing = "claim " .. table.concat(paths, ", ")
+  return function(claims)
+    for i = 1, #paths do
+      local value = identity.claim(claims, paths[i])
+      if value ~= nil then return value, words[i] end
+    end
+    return nil, missing
   end
-  return nil, table.concat(spec.claim, ", ")
 end
 
 -- A value that a name can have, or a refusal by its origin. user: text or integer; groups: text or list; others also boolean.
@@ -67,19 +76,32 @@ local function checked(name, value, what)
   refuse("reject", ("%s is not of a type that %s can have"):format(what, name))
 end
 
--- Where the value of a name comes from: the raw value and its origin in words.
-local function source(host, spec, claims, values)
-  if spec.map then return plain(host, (spec.map(host.readonly(claims), host.readonly(values)))), "what the function returned" end
-  if spec.from then return values[spec.from], spec.from end
-  local value, path = first_claim(spec, claims)
-  return value, "claim " .. path
+-- Where the value of a name comes from: source(claims, values) -> the raw value, and its origin in words.
+local function source_of(host, spec)
+  local map, from = spec.map, spec.from
+  if map then
+    return function(claims, values)
+      return plain(host, (map(host.readonly(claims), host.readonly(values)))), "what the function returned"
+    end
+  end
+  if from then return function(_, values) return values[from], from end end
+  return claim_source(spec.claim)
 end
 
-local function value_of(host, name, spec, claims, values)
-  local value, what = source(host, spec, claims, values)
-  if value ~= nil then return transform(spec, checked(name, value, what)) end
-  if spec.default ~= nil then return checked(name, spec.default, "the default") end
-  if spec.required or name == "user" then refuse("reject", what .. " is missing") end
+-- value(claims, values) of a name.
+local function value_of(host, name, spec)
+  local source, transform = source_of(host, spec), transformer(spec)
+  return function(claims, values)
+    local value, what = source(claims, values)
+    if value == nil then
+      if spec.default ~= nil then return checked(name, spec.default, "the default") end
+      if spec.required or name == "user" then refuse("reject", what .. " is missing") end
+      return nil
+    end
+    value = checked(name, value, what)
+    if transform then return transform(value) end
+    return value
+  end
 end
 
 local function check_user(host, user)
@@ -91,6 +113,7 @@ local function check_user(host, user)
 end
 
 local function group_problem(host, group)
+  if #group <= text.MAX and group:find("^[!-+--~]+$") then return nil end -- the usual name: no space, no comma
   if group == "" then return "is empty" end
   local problem = text.name_problem(host, group)
   if not problem and group:find(",", 1, true) then return "has a comma" end
@@ -103,7 +126,8 @@ local function check_groups(host, groups)
   if not text.is_list(groups) then refuse("reject", "groups are no list of texts") end
   if #groups > GROUPS_MAX then refuse("deny", "the user has more than 1000 groups") end
   local bytes = 0
-  for _, group in ipairs(groups) do
+  for i = 1, #groups do
+    local group = groups[i]
     local problem = group_problem(host, group)
     if problem then refuse("deny", "a group's name " .. problem) end
     bytes = bytes + #group + 1
@@ -158,38 +182,44 @@ function identity.merge(...)
   return merged
 end
 
-local function map_all(host, spec, order, claims, given)
+local CHECKS = { user = check_user, groups = check_groups } -- of the names that a custom function may give itself
+
+local function map_all(host, steps, claims, given)
   check_email_verified(claims)
   local values = {}
-  for _, name in ipairs(order) do
-    if (name == "user" or name == "groups") and given[name] ~= nil then
-      values[name] = given[name]
-    else
-      values[name] = value_of(host, name, spec[name], claims, values)
-    end
-    if name == "user" then values.user = check_user(host, values.user) end
-    if name == "groups" then values.groups = check_groups(host, values.groups) end
+  for i = 1, #steps do
+    local step = steps[i]
+    local name, check, value = step.name, step.check, nil
+    if check then value = given[name] end
+    if value == nil then value = step.value(claims, values) end
+    if check then value = check(host, value) end
+    values[name] = value
   end
   return values
 end
 
---- Returns map(claims, given, about) -> values, view | nil, kind, why. given: user and groups that a custom function named
--- itself. about: {method, credential, provider, expires_at}. values: name to text or list; view: the read-only id of policy
--- functions. kind: "reject", "deny", "unavailable" or "error".
+--- Returns map(claims, given) -> values | nil, kind, why. given: user and groups that a custom function named itself.
+-- values: name to text or list. kind: "reject", "deny", "unavailable" or "error".
 function identity.mapper(host, spec)
-  local order = ordered(spec)
-  return function(claims, given, about)
-    local ran, values = pcall(map_all, host, spec, order, claims, given)
-    if not ran then
-      if type(values) == "table" and values.refusal then return nil, values.refusal, values.why end
-      local outage = results.outage_reason(values)
-      return nil, outage and "unavailable" or "error", outage or tostring(values)
-    end
-    local id = { claims = claims, in_group = in_group }
-    for name, value in pairs(values) do id[name] = value end
-    for name, value in pairs(about) do id[name] = value end
-    return values, host.readonly(id)
+  local steps = {}
+  for i, name in ipairs(ordered(spec)) do
+    steps[i] = { name = name, value = value_of(host, name, spec[name]), check = CHECKS[name] }
   end
+  return function(claims, given)
+    local ran, values = pcall(map_all, host, steps, claims, given)
+    if ran then return values end
+    if type(values) == "table" and values.refusal then return nil, values.refusal, values.why end
+    local outage = results.outage_reason(values)
+    return nil, outage and "unavailable" or "error", outage or tostring(values)
+  end
+end
+
+--- The read-only id that policy functions see. id: { claims, values, about }, about: {method, credential, provider, expires_at}.
+function identity.view(host, id)
+  local view = { claims = id.claims, in_group = in_group }
+  for name, value in pairs(id.values) do view[name] = value end
+  for name, value in pairs(id.about) do view[name] = value end
+  return host.readonly(view)
 end
 
 return identity

@@ -7,7 +7,7 @@ text.MAX = 16384 -- bytes of one value
 --- Why a value cannot be sent as it is, or nil (RFC 9110 section 5.5; S-032). The length comes first: patterns are bounded.
 function text.problem(host, value)
   if #value > text.MAX then return "is longer than 16 KiB" end
-  if not value:find("[^ -~]") then return nil end -- printable ASCII: the usual case
+  if value:find("^[ -~]*$") then return nil end -- printable ASCII: the usual case
   if value:find("[\0-\31\127]") then return "has a control character" end
   if not host.utf8_ok(value) then return "is not valid UTF-8" end
   if value:find("\xC2[\x80-\x9F]") or value:find("\xE2\x80[\xA8\xA9]") then return "has a control character" end
@@ -15,6 +15,7 @@ end
 
 --- The same for names that decide: who somebody is must not change when a space is trimmed.
 function text.name_problem(host, value)
+  if #value <= text.MAX and value:find("^[!-~]+$") then return nil end -- the usual name: printable ASCII without spaces
   local first, last = value:sub(1, 1), value:sub(-1)
   if first == " " or first == "\t" or last == " " or last == "\t" then return "begins or ends with a space" end
   return text.problem(host, value)

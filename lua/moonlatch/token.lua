@@ -4,11 +4,12 @@ local token = {}
 --- Why a credential cannot be a token at all, or nil. RFC 6750 section 2.1: b64token.
 function token.problem(text)
   if #text == 0 then return "the credential is empty" end
-  if text:find("[^%w%-%._~%+/=]") then return "the credential has characters that no token has" end
+  if not text:find("^[%w%-%._~%+/=]+$") then return "the credential has characters that no token has" end
 end
 
 --- The payload of a JWT (RFC 7519 section 3), NOT verified; nil for anything else.
 function token.peek(host, text)
+  if not text:find(".", 1, true) then return nil end -- the usual opaque token
   local payload = text:match("^[%w_-]+%.([%w_-]+)%.[%w_-]*$")
   local bytes = payload and host.base64_decode(payload, true)
   local claims = bytes and host.json_decode(bytes)

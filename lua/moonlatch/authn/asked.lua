@@ -21,16 +21,18 @@ local function lead(host, spec, credential, opened)
     host.settle(ticket, "fail", "the session store does not answer")
     return "unavailable", "the session store does not answer"
   end
-  local unverified = token.peek(host, credential) or {}
-  local foreign = session and "this is the id of a session" or spec.foreign(unverified.iss)
+  local unverified = token.peek(host, credential)
+  local foreign = session and "this is the id of a session" or unverified and spec.foreign(unverified.iss)
   if foreign then
     host.settle(ticket, "accept", { skip = foreign }, refused_ttl)
     return "skip", foreign
   end
   local claims, verdict, why = spec.ask(credential)
   if claims then
-    local expires = token.earliest(claims.exp, unverified.exp)
-    return "accept", host.settle(ticket, "accept", { claims = claims, expires = expires }, spec.cache, expires)
+    local expires = token.earliest(claims.exp, unverified and unverified.exp)
+    -- With room for what the chain keeps in it, so that it need not grow.
+    local wrapper = { claims = claims, expires = expires, map = nil, member = nil, kept = nil }
+    return "accept", host.settle(ticket, "accept", wrapper, spec.cache, expires)
   end
   if verdict == "refuse" then
     host.settle(ticket, "refuse", why, refused_ttl)
