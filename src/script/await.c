@@ -62,6 +62,11 @@ void *ml_await_new(lua_State *L, size_t size, void (*cancel)(struct ml_await *),
     return a;
 }
 
+void *ml_await_check(lua_State *L, int idx)
+{
+    return ((struct box *)luaL_checkudata(L, idx, type_name))->await;
+}
+
 int ml_await_yield(lua_State *L, struct ml_await *a, lua_KFunction k)
 {
     a->started = true;

@@ -72,6 +72,8 @@ struct ml_script {
     uint64_t numbers; /* of runs, never used twice */
     struct ml_origin origins[ML_ORIGINS_MAX];
     uint64_t origin_clock;
+    uint64_t clock_read_ns,
+        clock_cpu_ns;              /* when the thread's CPU clock was read last, and its value */
     uint64_t log_second, log_held; /* errors logged in this second; not logged since */
     unsigned logged;
     bool closing;
@@ -244,6 +246,8 @@ bool ml_await_allowed(lua_State *L, const char *what);
 /* Pushes a box that owns a new await of `size` bytes (zeroed). Raises without leaking. */
 void *ml_await_new(lua_State *L, size_t size, void (*cancel)(struct ml_await *),
                    void (*free)(struct ml_await *));
+/* The await of the box at idx. */
+void *ml_await_check(lua_State *L, int idx);
 /* Suspends until completion; always `return ml_await_yield(...)`. The operation runs already and
  * holds a reference. */
 int ml_await_yield(lua_State *L, struct ml_await *a, lua_KFunction k);

@@ -45,7 +45,7 @@ static int push_failed(lua_State *L, const char *why)
     return 2;
 }
 
-static int begin(lua_State *L);
+static int begin(lua_State *L, struct ml_vm *vm, const struct ml_digest *key);
 
 static int k_begin(lua_State *L, int status, lua_KContext ctx)
 {
@@ -54,7 +54,11 @@ static int k_begin(lua_State *L, int status, lua_KContext ctx)
     wait->entry = NULL;
     if (e)
         return push_found(L, e);
-    return wait->failed ? push_failed(L, wait->failure) : begin(L);
+    if (wait->failed)
+        return push_failed(L, wait->failure);
+    struct ml_digest key = wait->key;
+    lua_settop(L, 3); /* drops the wait */
+    return begin(L, ml_vm_check_live(L), &key);
 }
 
 /* It leads: whoever led before may have settled between our look at the cache and our lead. */
@@ -80,26 +84,22 @@ static void check_own_lead(lua_State *L, struct ml_run *run, const struct ml_dig
             luaL_error(L, "begin: this request leads that key already");
 }
 
-/* Arguments are at 1 to 3. Boxes come first: nothing is owned by C when one of them raises. */
-static int begin(lua_State *L)
+/* Arguments are at 1 to 3. Boxes come first: nothing is owned by C when one of them raises. Most
+ * lead, and need nothing to wait with. */
+static int begin(lua_State *L, struct ml_vm *vm, const struct ml_digest *key)
 {
-    struct ml_vm *vm = ml_vm_check_live(L);
-    struct ml_digest key = check_key(L, vm);
-    lua_settop(L, 3);
-    struct ml_entry *e = ml_cache_get(vm->script->options.cache, &key);
-    if (e)
-        return push_found(L, e);
-    check_own_lead(L, vm->run, &key);
-    struct ml_ticket *t = ml_ticket_new(L, vm, &key);
-    struct ml_flight_wait *wait = ml_flight_wait_new(L, vm, &key);
-    switch (ml_flight_wait_join(wait)) {
-    case ML_FLIGHT_LEAD:
-        return lead(L, vm, t, 4);
-    case ML_FLIGHT_FULL:
-        return push_failed(L, "too many requests wait");
-    case ML_FLIGHT_WAIT:
-        break;
+    struct ml_flight_wait *wait = NULL;
+    check_own_lead(L, vm->run, key);
+    struct ml_ticket *t = ml_ticket_new(L, vm, key);
+    enum ml_flight_role role = ml_flight_join(vm->script->options.flights, key, NULL);
+    if (role == ML_FLIGHT_WAIT) {
+        wait = ml_flight_wait_new(L, vm, key);
+        role = ml_flight_wait_join(wait);
     }
+    if (role == ML_FLIGHT_LEAD)
+        return lead(L, vm, t, 4);
+    if (role == ML_FLIGHT_FULL)
+        return push_failed(L, "too many requests wait");
     return ml_await_yield(L, &wait->await, k_begin);
 }
 
@@ -110,7 +110,10 @@ static int l_begin(lua_State *L)
     struct ml_entry *e = ml_cache_get(vm->script->options.cache, &key);
     if (e)
         return push_found(L, e);
-    return ml_await_allowed(L, "begin") ? begin(L) : push_failed(L, "too many requests wait");
+    if (!ml_await_allowed(L, "begin"))
+        return push_failed(L, "too many requests wait");
+    lua_settop(L, 3);
+    return begin(L, vm, &key);
 }
 
 /* Seconds to milliseconds; NaN and infinity raise, more than a year is a year. */

@@ -2,7 +2,7 @@
  *
  * fetch: the await box comes first, its arena holds what the request needs beyond Lua's own strings
  * (joined credentials); the transfer holds a reference until its callback has run or it was
- * cancelled. */
+ * cancelled. An answer holds the box until somebody reads its headers, which few do. */
 #include "script/internal.h"
 
 #include "base/clock.h"
@@ -19,13 +19,13 @@ enum {
     ARENA = 128 * 1024,
     TIMEOUT_MS = 10000,
     TIMEOUT_MAX_MS = 60000,
-    SLEEP_MAX = 86400
+    SLEEP_MAX = 86400,
+    BOX = 2, /* stack index of a fetch's box, behind its options */
 };
 
 struct transfer {
     struct ml_await await;
     struct ml_arena arena; /* until the request was copied by the client */
-    struct ml_header headers[HEADERS_MAX];
     struct ml_fetch *fetch;
     struct ml_fetch_result *result;
 };
@@ -77,8 +77,8 @@ static struct ml_str header_value(lua_State *L, struct transfer *t, int idx)
     return s;
 }
 
-/* Table of headers at idx; its strings stay on it. */
-static size_t take_headers(lua_State *L, struct transfer *t, int idx)
+/* Table of headers at idx; its strings stay on it. headers: HEADERS_MAX of them. */
+static size_t take_headers(lua_State *L, struct transfer *t, int idx, struct ml_header *headers)
 {
     size_t count = 0;
     if (lua_isnil(L, idx))
@@ -89,7 +89,7 @@ static size_t take_headers(lua_State *L, struct transfer *t, int idx)
         struct ml_str value = header_value(L, t, lua_gettop(L));
         if (count == HEADERS_MAX || !ml_header_name_ok(name) || !ml_header_value_ok(value))
             luaL_error(L, "fetch: a header cannot be sent");
-        t->headers[count++] = (struct ml_header){name, value};
+        headers[count++] = (struct ml_header){name, value};
     }
     return count;
 }
@@ -186,19 +186,39 @@ static void push_headers(lua_State *L, const struct ml_fetch_result *r)
     }
 }
 
+static const char answer_type[] = "moonlatch.answer";
+static char box_key; /* its address is an answer's key of its box */
+
+/* __index of an answer without headers: makes them. */
+static int answer_index(lua_State *L)
+{
+    if (lua_type(L, 2) != LUA_TSTRING || strcmp(lua_tostring(L, 2), "headers") != 0 ||
+        lua_rawgetp(L, 1, &box_key) != LUA_TUSERDATA)
+        return 0;
+    const struct transfer *t = ml_await_check(L, -1);
+    push_headers(L, t->result);
+    lua_pushvalue(L, 2);
+    lua_pushvalue(L, -2);
+    lua_rawset(L, 1);
+    lua_pushnil(L);
+    lua_rawsetp(L, 1, &box_key);
+    return 1;
+}
+
 static int k_fetch(lua_State *L, int status, lua_KContext ctx)
 {
     struct transfer *t = (struct transfer *)(intptr_t)ctx;
     const struct ml_fetch_result *r = t->result;
     if (r->error)
         return push_error(L, r->text);
-    lua_createtable(L, 0, 3);
+    lua_createtable(L, 0, 4);
     lua_pushinteger(L, r->status);
     lua_setfield(L, -2, "status");
-    push_headers(L, r);
-    lua_setfield(L, -2, "headers");
     lua_pushlstring(L, r->body.p ? r->body.p : "", r->body.n);
     lua_setfield(L, -2, "body");
+    lua_pushvalue(L, BOX);
+    lua_rawsetp(L, -2, &box_key);
+    luaL_setmetatable(L, answer_type);
     return 1;
 }
 
@@ -212,16 +232,17 @@ static int l_fetch(lua_State *L)
     luaL_checkstack(L, 32, NULL);
     if (!ml_await_allowed(L, "fetch"))
         return push_error(L, "too many requests wait");
+    struct ml_header headers[HEADERS_MAX];
     struct transfer *t = ml_await_new(L, sizeof *t, cancel_transfer, free_transfer);
     ml_arena_init(&t->arena, ARENA);
     struct ml_fetch_request request = {
         .method = text_option(L, "method", ML_STR("GET")),
         .url = text_option(L, "url", ML_STR("")),
         .body = text_option(L, "body", ML_STR("")),
-        .headers = t->headers,
+        .headers = headers,
     };
     lua_getfield(L, 1, "headers");
-    request.header_count = take_headers(L, t, lua_gettop(L));
+    request.header_count = take_headers(L, t, lua_gettop(L), headers);
     request.timeout_ms = timeout_ms(L, vm->run);
     request.upstream = choose_upstream(L, vm->script, request.url, &err);
     if (!request.upstream)
@@ -292,5 +313,8 @@ static int l_sleep(lua_State *L)
 void ml_lib_http(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"fetch", l_fetch}, {"sleep", l_sleep}, {NULL, NULL}};
+    static const luaL_Reg answer[] = {{"__index", answer_index}, {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
+    ml_vm_new_type(L, answer_type, answer);
+    lua_pop(L, 1);
 }

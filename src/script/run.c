@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-enum { RESTART_MS = 1000 };
+enum { RESTART_MS = 1000, SHORT_NS = 200000, CLOCK_AGE_NS = 1000000 };
 
 static int main_end(lua_State *L, int status, lua_KContext unused)
 {
@@ -233,12 +233,34 @@ static uint64_t stretch_ns(const struct ml_run *run)
     return left < stretch ? left : stretch;
 }
 
+/* CPU of the stretch that began at from_ns. Reading the thread's clock is a system call: a short
+ * stretch counts with its wall time, a long one with the thread's CPU since the last reading, which
+ * mark_clock keeps young. Neither is less than what was used. */
+static void mark_clock(struct ml_script *s, uint64_t now_ns)
+{
+    if (now_ns - s->clock_read_ns > CLOCK_AGE_NS) {
+        s->clock_read_ns = now_ns;
+        s->clock_cpu_ns = ml_thread_cpu_ns();
+    }
+}
+
+static uint64_t stretch_used(const struct ml_script *s, uint64_t from_ns)
+{
+    uint64_t wall = ml_mono_ns() - from_ns;
+    if (wall <= SHORT_NS)
+        return wall;
+    uint64_t cpu = ml_thread_cpu_ns() - s->clock_cpu_ns;
+    return cpu < wall ? cpu : wall;
+}
+
 /* true: the run has ended, and must not be touched any more. */
 static bool resume(struct ml_run *run, int args)
 {
     struct ml_script *s = run->script;
     struct ml_vm *vm = run->vm;
-    uint64_t limit = stretch_ns(run), before = run->waited ? ml_thread_cpu_ns() : 0;
+    uint64_t limit = stretch_ns(run), from = run->waited ? ml_mono_ns() : 0;
+    if (from)
+        mark_clock(s, from);
     if (limit == 0) {
         finish(run, LUA_ERRRUN, true);
         return true;
@@ -250,8 +272,8 @@ static bool resume(struct ml_run *run, int args)
     bool killed = ml_meter_leave(&s->meter, run->co.L);
     vm->run = NULL;
     s->stats.resumes++;
-    if (run->waited)
-        run->cpu_ns += ml_thread_cpu_ns() - before;
+    if (from)
+        run->cpu_ns += stretch_used(s, from);
     if (status == LUA_YIELD && run->await && !killed && !vm->exhausted) {
         suspend(run);
         return false;

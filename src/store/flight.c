@@ -114,6 +114,8 @@ static enum ml_flight_role lead_locked(struct ml_flights *f, struct flight **lin
 static enum ml_flight_role wait_locked(struct ml_flights *f, struct flight *flight,
                                        struct ml_waiter *w)
 {
+    if (!w)
+        return ML_FLIGHT_WAIT;
     if (!take(&f->waiters, f->max_waiters))
         return ML_FLIGHT_FULL;
     w->next = flight->waiters;
@@ -128,7 +130,8 @@ enum ml_flight_role ml_flight_join(struct ml_flights *f, const struct ml_digest 
                                    struct ml_waiter *w)
 {
     struct shard *s = shard_of(f, key);
-    w->link = NULL;
+    if (w)
+        w->link = NULL;
     pthread_mutex_lock(&s->lock);
     struct flight **link = find(f, s, key);
     enum ml_flight_role role = *link ? wait_locked(f, *link, w) : lead_locked(f, link, key);

@@ -21,7 +21,8 @@ enum ml_flight_role { ML_FLIGHT_LEAD, ML_FLIGHT_WAIT, ML_FLIGHT_FULL };
 struct ml_flights *ml_flights_new(size_t max_keys,
                                   size_t max_waiters); /* bounds over all; past them FULL */
 void ml_flights_free(struct ml_flights *f);
-/* Who leads must look into the cache again: the flight before may have landed since it looked. */
+/* w NULL: to lead or not at all; WAIT then means that another leads, and nothing is joined. Who
+ * leads must look into the cache again: the flight before may have landed since it looked. */
 enum ml_flight_role ml_flight_join(struct ml_flights *f, const struct ml_digest *key,
                                    struct ml_waiter *w);
 /* By the leader, exactly once: with a result, a failure text, or neither (gave up). Wakes all.

@@ -65,6 +65,19 @@ static void all_get_what_the_leader_brings(void **state)
     ml_flights_free(f);
 }
 
+static void leads_or_not_at_all(void **state)
+{
+    struct ml_flights *f = ml_flights_new(1, 16);
+    struct ml_digest key = key_of(1), other = key_of(2);
+    assert_int_equal(ml_flight_join(f, &key, NULL), ML_FLIGHT_LEAD);
+    assert_int_equal(ml_flight_join(f, &key, NULL), ML_FLIGHT_WAIT);
+    assert_int_equal(ml_flights_waiting(f), 0);
+    assert_int_equal(ml_flight_join(f, &other, NULL), ML_FLIGHT_FULL);
+    ml_flight_land(f, &key, NULL, NULL);
+    assert_int_equal(ml_flight_join(f, &key, NULL), ML_FLIGHT_LEAD);
+    ml_flights_free(f);
+}
+
 static void failure_and_giving_up(void **state)
 {
     struct ml_flights *f = ml_flights_new(16, 16);
@@ -221,6 +234,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_get_what_the_leader_brings),
+        cmocka_unit_test(leads_or_not_at_all),
         cmocka_unit_test(failure_and_giving_up),
         cmocka_unit_test(leaving),
         cmocka_unit_test(bounds),
