@@ -11,7 +11,6 @@ local explain = require("moonlatch.explain")
 local fake_host = require("moonlatch.testing.fake_host")
 local idp = require("moonlatch.testing.idp")
 local json = require("moonlatch.testing.json")
-local pending = require("moonlatch.testing.pending")
 
 local testing = {}
 
@@ -216,7 +215,6 @@ function testing.play(load, directory, options)
     env = env, files = files, now = options.now, directory = directory,
     answer = function(request) return self:answer(request) end,
   }
-  pending(self.fake)
   local loaded, report = load(self.fake.host)
   if not loaded then error(report, 0) end
   self.loaded, self.idps, self.report = loaded, make_idps(self, loaded), report
