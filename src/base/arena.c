@@ -43,36 +43,28 @@ void ml_arena_reset(struct ml_arena *a)
         ml_arena_done(a);
         return;
     }
-    a->used = 0;
+    a->at = last->bytes;
+    a->left = last->size;
 }
 
-static bool grow(struct ml_arena *a, size_t n)
-{
-    size_t size = n > CHUNK ? n : CHUNK;
-    if (size > a->max || a->total > a->max - size)
-        return false;
-    struct ml_arena_chunk *c = malloc(sizeof *c + size);
-    if (!c)
-        return false;
-    c->next = a->head;
-    c->size = size;
-    a->head = c;
-    a->used = 0;
-    a->total += size;
-    return true;
-}
-
-void *ml_arena_alloc(struct ml_arena *a, size_t n)
+void *ml_arena_grow(struct ml_arena *a, size_t n)
 {
     if (n > SIZE_MAX - 15)
         return NULL;
     n = (n + 15) & ~(size_t)15;
-    if (!a->head || a->head->size - a->used < n)
-        if (!grow(a, n))
-            return NULL;
-    void *p = a->head->bytes + a->used;
-    a->used += n;
-    return p;
+    size_t size = n > CHUNK ? n : CHUNK;
+    if (size > a->max || a->total > a->max - size)
+        return NULL;
+    struct ml_arena_chunk *c = malloc(sizeof *c + size);
+    if (!c)
+        return NULL;
+    c->next = a->head;
+    c->size = size;
+    a->head = c;
+    a->at = c->bytes + n;
+    a->left = size - n;
+    a->total += size;
+    return c->bytes;
 }
 
 struct ml_str ml_arena_dup(struct ml_arena *a, struct ml_str s)

@@ -1,10 +1,19 @@
 /* Byte slices. Pure functions; any thread. */
 #include "base/str.h"
 
+#include <stdint.h>
+
 /* Nearly always both have the same case already. */
 bool ml_str_ieq_n(const char *a, const char *b, size_t n)
 {
-    for (size_t i = 0; i < n; i++)
+    size_t i = 0;
+    for (uint64_t x, y; n - i >= sizeof x; i += sizeof x) {
+        memcpy(&x, a + i, sizeof x);
+        memcpy(&y, b + i, sizeof y);
+        if (x != y)
+            break;
+    }
+    for (; i < n; i++)
         if (a[i] != b[i] && ml_lower(a[i]) != ml_lower(b[i]))
             return false;
     return true;

@@ -86,9 +86,33 @@ static const char *pop(struct output *out)
     return NULL;
 }
 
+/* Unreserved characters (RFC 3986 2.3) but the dot: nothing to decode, resolve or refuse. */
+static bool is_plain(struct ml_str segment)
+{
+    static const bool plain[256] = {
+        ['A' ... 'Z'] = true, ['a' ... 'z'] = true, ['0' ... '9'] = true,
+        ['-'] = true,         ['_'] = true,         ['~'] = true,
+    };
+    for (size_t i = 0; i < segment.n; i++)
+        if (!plain[(unsigned char)segment.p[i]])
+            return false;
+    return true;
+}
+
+static const char *push_plain(struct ml_str segment, struct output *out)
+{
+    out->p[out->n] = '/';
+    if (segment.n)
+        memcpy(out->p + out->n + 1, segment.p, segment.n);
+    out->n += 1 + segment.n;
+    return NULL;
+}
+
 /* Appends one raw segment. */
 static const char *push(struct ml_str segment, bool last, struct output *out, bool *has_params)
 {
+    if (is_plain(segment))
+        return push_plain(segment, out);
     size_t n, cut;
     const char *why = decode(segment, out, &n, &cut);
     if (why)
@@ -146,8 +170,9 @@ static int check_target(struct ml_str input, struct ml_err *err)
         return ml_fail(err, ML_E_TOOBIG, "target longer than %d bytes", TARGET_MAX_BYTES);
     if (input.n == 0)
         return ml_fail(err, ML_E_INVALID, "target is empty");
+    static const bool bad[256] = {[0 ... ' '] = true, ['#'] = true, [0x7f] = true};
     for (size_t i = 0; i < input.n; i++)
-        if (input.p[i] == '#' || input.p[i] == ' ' || is_control((unsigned char)input.p[i]))
+        if (bad[(unsigned char)input.p[i]])
             return ml_fail(err, ML_E_INVALID, "target has '#', a space or a control");
     return ml_utf8_ok(input) ? 0 : ml_fail(err, ML_E_INVALID, "target is not UTF-8");
 }

@@ -66,8 +66,10 @@ int ml_http1_check_head(struct ml_exchange *x)
     if (x->parser.http_major != 1 || req->minor > 1)
         return 505;
     for (size_t i = 0; i < req->header_count; i++) {
-        x->headers[i].value = ml_str_trim(x->headers[i].value);
-        look_at(&f, &x->headers[i]);
+        struct ml_header *h = &x->headers[i];
+        if (h->value.n && h->value.p[h->value.n - 1] <= ' ')
+            h->value = ml_str_trim(h->value); /* llhttp leaves what stands before the line end */
+        look_at(&f, h);
     }
     if (f.bad || f.hosts > 1 || (f.hosts == 0 && req->minor == 1))
         return 400;
