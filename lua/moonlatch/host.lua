@@ -103,6 +103,7 @@
 --                                                header that the policy owns goes with it
 --   step(req, name, outcome, reason?)            one line of the explanation
 --   route(req, name)                             which route was taken, for explanation and log
+--   credential(req, name)                        req:credential(name)
 --   log(level, text, fields?)                    level "debug" "info" "warn" "error"; fields: {name=text|number|boolean}
 --
 -- req fields (read only): method scheme host path raw_path query headers cookies bearer client_ip id has_params verify endpoint web
@@ -125,7 +126,7 @@ local seam = {
   "random", "digest", "seal", "unseal", "jwt_peek", "jwt_verify", "jwt_sign",
   "session_create", "session_read", "session_tokens", "session_replace", "session_delete", "session_lock", "session_unlock",
   "session_kill", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
-  "answer", "step", "route", "log",
+  "answer", "step", "route", "log", "credential",
 }
 
 return seam

@@ -20,7 +20,7 @@ describe("chain", function()
       local d = p:request { bearer = token }
       assert.allowed(d)
       assert.sends(d, { ["X-User"] = "alice@example.com", ["X-Groups"] = "a,b" })
-      assert.same({ req = 1, begin = 1, step = 1, allow = 1 }, d.calls)
+      assert.same({ credential = 1, begin = 1, step = 1, allow = 1, req = 1 }, d.calls) -- req: read by the fake's credential
     end)
 
     it("makes no garbage of its own", function()

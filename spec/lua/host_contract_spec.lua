@@ -59,6 +59,7 @@ describe("the fake host's decision", function()
     local kept
     decide(function(req) kept = req end)
     assert.error_matches(function() return kept.path end, "this request has ended")
+    assert.error_matches(function() return fake.host.credential(kept, "Authorization") end, "this request has ended")
     assert.error_matches(function() fake.host.step(kept, "a", "b") end, "this request has ended")
     assert.error_matches(function() fake.host.allow(kept, plan, "u", "allowed") end, "this request has ended")
   end)
@@ -67,6 +68,7 @@ describe("the fake host's decision", function()
     local seen = {}
     decide(function(req)
       seen.bearer, seen.token, seen.bare, seen.spaced = req.bearer, req:credential("AUTHORIZATION"), req:credential("X-T"), req:credential("X-S")
+      assert.same({ "tok", "bare" }, { fake.host.credential(req, "AUTHORIZATION"), fake.host.credential(req, "X-T") })
       seen.header, seen.cookie, seen.twice = req.headers["x-t"], req.cookies.a, req.cookies.b
       seen.query, seen.raw, seen.gone = req.query.q, tostring(req.query), req.nothing
       assert.error_matches(function() req.path = "/x" end, "read%-only")

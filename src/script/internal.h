@@ -228,6 +228,8 @@ struct ml_run {
 /* request.c: pushes the request userdata of run; makes its type. */
 void ml_request_push(lua_State *L, struct ml_run *run);
 void ml_request_type(lua_State *L);
+/* The method of requests, which is a host function as well: finding a method costs more than it. */
+int ml_request_credential(lua_State *L);
 
 /* await.c: one wait of one run. The operation embeds it first. */
 struct ml_await {

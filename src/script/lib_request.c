@@ -1,5 +1,5 @@
-/* host.plan allow pass deny answer step route log now. The hot path: each allow of a cached check
- * goes through here.
+/* host.plan allow pass deny answer step route log now credential. The hot path: each allow of a
+ * cached check goes through here.
  *
  * What is written into the decision is copied into the request's arena; it counts only once decide
  * has returned (run.c). The request itself, as Lua sees it, is in request.c. */
@@ -397,9 +397,12 @@ void ml_lib_request(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"plan", l_plan},     {"allow", l_allow}, {"pass", l_pass},   {"deny", l_deny},
-        {"answer", l_answer}, {"step", l_step},   {"route", l_route}, {"log", l_log},
-        {"now", l_now},       {NULL, NULL},
+        {"plan", l_plan},     {"allow", l_allow},
+        {"pass", l_pass},     {"deny", l_deny},
+        {"answer", l_answer}, {"step", l_step},
+        {"route", l_route},   {"log", l_log},
+        {"now", l_now},       {"credential", ml_request_credential},
+        {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);
     ml_vm_new_type(L, plan_type, none);

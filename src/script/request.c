@@ -226,7 +226,7 @@ static int request_index(lua_State *L)
 }
 
 /* A header that is there twice is no credential: nobody knows which one counts. */
-static int request_credential(lua_State *L)
+int ml_request_credential(lua_State *L)
 {
     struct ml_run *run = check_run(L);
     struct ml_str name = ml_vm_check_text(L, 2);
@@ -287,7 +287,7 @@ static void push_fields(lua_State *L)
         lua_pushinteger(L, (lua_Integer)((size_t)fields[i].field << 16 | fields[i].detail));
         lua_setfield(L, -2, fields[i].name);
     }
-    lua_pushcfunction(L, request_credential);
+    lua_pushcfunction(L, ml_request_credential);
     lua_setfield(L, -2, "credential");
 }
 

@@ -47,9 +47,9 @@ end
 -- foreign(iss) -> why | nil: iss is unverified and may be anything, ask(credential) -> claims | nil, "refuse" | "fail", why }.
 -- Returns run(req) -> outcome, wrapper or why.
 return function(host, spec)
-  local begin, scope, header = host.begin, spec.scope, spec.header
+  local begin, credential_of, scope, header = host.begin, host.credential, spec.scope, spec.header
   return function(req)
-    local credential = req:credential(header)
+    local credential = credential_of(req, header)
     if not credential then return "skip", "no bearer token in " .. header end
     local state, value = begin(scope, header, credential)
     if state == "hit" then

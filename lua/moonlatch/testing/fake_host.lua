@@ -246,6 +246,7 @@ local function decision_functions(host, self)
     local steps = current(req).steps
     steps[#steps + 1] = { name = want("string", name, "step"), outcome = want("string", outcome, "step"), reason = reason }
   end
+  function host.credential(req, name) return req:credential(name) end
   function host.route(req, name) current(req).route = want("string", name, "route") end
   function host.log(level, message, fields) self.log[#self.log + 1] = { level = level, message = message, fields = fields or {} } end
 end
