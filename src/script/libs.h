@@ -31,7 +31,7 @@ void ml_lib_board(lua_State *L);   /* post post_failure read */
 void ml_lib_seal(lua_State *L);    /* random digest seal unseal */
 void ml_lib_jwt(lua_State *L);     /* jwt_* */
 void ml_lib_session(lua_State *L); /* session_* */
-void ml_lib_request(lua_State *L); /* plan allow deny step route log now credential; the request userdata */
+void ml_lib_request(lua_State *L); /* see host.lua; the request userdata */
 
 /* JSON text onto the stack (one value; null is nil). 0, or a negative error and nothing pushed. May
  * raise out-of-memory. */
