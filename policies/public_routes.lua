@@ -13,11 +13,12 @@ return {
   api = 1,
 
   providers = {
-    corp = { issuer = "https://login.example.com" },
+    corp = { issuer = "https://login.example.com", client_id = "web", client_secret = secret("CLIENT_SECRET") },
   },
 
   authenticators = {
-    authn.opaque { provider = "corp", cache = "1m" },
+    authn.opaque  { provider = "corp", cache = "1m" },
+    authn.session { provider = "corp" },
   },
 
   identity = { user = "email", groups = { claim = "groups", default = {} } },
@@ -30,6 +31,9 @@ return {
     { name = "admin",  host = { "admin.example.com", "*.admin.example.com" },
       authorize = { authz.groups { any = { "platform-admins" } } } },
     { name = "guests", prefix = "/community",                                  -- identity if there is one
-      authenticators = { authn.opaque { provider = "corp", cache = "1m" }, authn.anonymous { user = "guest" } } },
+      authenticators = { authn.opaque { provider = "corp", cache = "1m" }, authn.session { provider = "corp" },
+                         authn.anonymous { user = "guest" } } },
   },
+
+  login = { provider = "corp" },
 }

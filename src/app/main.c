@@ -4,6 +4,7 @@
 #include "base/buf.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,6 +29,32 @@ static const char usage[] =
 
 extern char **environ;
 
+/* BIN/../share/moonlatch/NAME, or NAME in the source tree of build/PRESET/moonlatch. */
+static const char *beside_binary(char *out, size_t size, const char *name)
+{
+    static const char *const bases[] = {"../share/moonlatch", "../.."};
+    char exe[3072];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    char *slash = n > 0 ? memrchr(exe, '/', (size_t)n) : NULL;
+    if (!slash)
+        return NULL;
+    *slash = 0;
+    for (size_t i = 0; i < sizeof bases / sizeof bases[0]; i++) {
+        snprintf(out, size, "%s/%s/%s", exe, bases[i], name);
+        if (access(out, R_OK) == 0)
+            return out;
+    }
+    return NULL;
+}
+
+/* Where the library finds the templates of pages; whoever sets it says where. */
+static void set_web(void)
+{
+    char path[4096];
+    if (beside_binary(path, sizeof path, "web"))
+        setenv("MOONLATCH_WEB", path, 0);
+}
+
 struct ml_settings *ml_app_read_settings(void)
 {
     struct ml_settings *s = NULL;
@@ -47,25 +74,8 @@ struct ml_settings *ml_app_read_settings(void)
     }
     ml_buf_done(&errors);
     ml_buf_done(&warnings);
+    set_web(); /* after the look at what operators have set */
     return s;
-}
-
-/* BIN/../share/moonlatch/NAME, or NAME in the source tree of build/PRESET/moonlatch. */
-static const char *beside_binary(char *out, size_t size, const char *name)
-{
-    static const char *const bases[] = {"../share/moonlatch", "../.."};
-    char exe[3072];
-    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
-    char *slash = n > 0 ? memrchr(exe, '/', (size_t)n) : NULL;
-    if (!slash)
-        return NULL;
-    *slash = 0;
-    for (size_t i = 0; i < sizeof bases / sizeof bases[0]; i++) {
-        snprintf(out, size, "%s/%s/%s", exe, bases[i], name);
-        if (access(out, R_OK) == 0)
-            return out;
-    }
-    return NULL;
 }
 
 const char *ml_app_library(void)
