@@ -5,6 +5,7 @@
 #include "base/mem.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct slot {
@@ -76,7 +77,7 @@ static void keep(struct ml_key_sets *s, uint64_t id, struct ml_jwks *set, const 
     *slot = (struct slot){.id = id, .used = ++s->clock, .set = set};
     if (!set) {
         slot->error = err->code;
-        strncpy(slot->why, err->text, sizeof slot->why - 1);
+        snprintf(slot->why, sizeof slot->why, "%.*s", (int)sizeof slot->why - 1, err->text);
     }
     pthread_mutex_unlock(&s->lock);
     ml_jwks_unref(old);
