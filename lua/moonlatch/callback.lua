@@ -44,7 +44,7 @@ end
 local function go_on(site, req, url, cookies)
   site.host.step(req, "callback", "redirect", "to where the login began")
   return site.host.answer(req, 303, "login", "text/plain", "", {
-    Location = url, ["Set-Cookie"] = cookies, ["Cache-Control"] = "no-store", ["Referrer-Policy"] = "no-referrer",
+    Location = url, ["Set-Cookie"] = cookies, ["Referrer-Policy"] = "no-referrer",
   })
 end
 

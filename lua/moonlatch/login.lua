@@ -104,7 +104,7 @@ function login:start(req, gone)
   if not query then return unavailable(self, req, why) end
   host.step(req, "login", "redirect", self.provider.name)
   host.deny(req, 302, "login", "please log in", {
-    Location = where .. (where:find("?", 1, true) and "&" or "?") .. query, ["Cache-Control"] = "no-store",
+    Location = where .. (where:find("?", 1, true) and "&" or "?") .. query,
     ["Set-Cookie"] = { tabs.cookie(host, open, tabs.attributes(self.session, req)), gone },
   })
   return true

@@ -60,7 +60,7 @@ local function by_header(site, req, flow, id)
   revoke(flow, tokens)
   site.host.step(req, "logout", "done")
   return site.host.answer(req, 201, "login", "application/json", site.host.json_encode { afterLogoutURL = site.after_logout }, {
-    ["Set-Cookie"] = { flow.session:removal(req) }, ["Cache-Control"] = "no-store",
+    ["Set-Cookie"] = { flow.session:removal(req) },
   })
 end
 
@@ -82,7 +82,7 @@ local function by_cookie(site, req, flow, id)
   revoke(flow, tokens)
   site.host.step(req, "logout", "done")
   return site.host.answer(req, 303, "login", "text/plain", "", {
-    Location = next_url(site, flow, tokens), ["Cache-Control"] = "no-store", ["Referrer-Policy"] = "no-referrer",
+    Location = next_url(site, flow, tokens), ["Referrer-Policy"] = "no-referrer",
     ["Set-Cookie"] = { flow.session:removal(req), cookie.delete(tabs.NAME, tabs.attributes(flow.session, req)) },
   })
 end
@@ -112,7 +112,7 @@ local function nobody(site, req)
   local had_cookie = flow and req.cookies[flow.session.name] ~= nil
   if had_cookie and is_ours(req) then
     return site.host.answer(req, 303, "login", "text/plain", "", {
-      Location = site.after_logout, ["Set-Cookie"] = { flow.session:removal(req) }, ["Cache-Control"] = "no-store",
+      Location = site.after_logout, ["Set-Cookie"] = { flow.session:removal(req) },
     })
   end
   return plain(site, req, 401, "unauthenticated")

@@ -141,7 +141,6 @@ function pages.policy(origin) return POLICY:format(origin and " " .. origin or "
 function pages:answer(req, status, reason, name, fields, headers)
   local all = {
     ["Content-Security-Policy"] = pages.policy(), ["X-Content-Type-Options"] = "nosniff", ["Referrer-Policy"] = "no-referrer",
-    ["Cache-Control"] = "no-store",
   }
   for header, value in pairs(headers or {}) do all[header] = value end
   fields.request_id = req.id

@@ -6,9 +6,8 @@ local session = require("moonlatch.session")
 
 local provider_logout = {}
 
-local NO_STORE = { ["Cache-Control"] = "no-store" }
-
-local function answer(site, req, status, reason) return site.host.answer(req, status, reason, "text/plain", "", NO_STORE) end
+-- The gate adds Cache-Control: no-store to all that it sends.
+local function answer(site, req, status, reason) return site.host.answer(req, status, reason, "text/plain", "") end
 
 -- The flow of the provider whose token this is: the first that verifies it. claims, flow | nil, "refuse" | "fail", why
 local function verified(site, token)
@@ -83,7 +82,7 @@ function provider_logout.front(site, req)
   if not done then return answer(site, req, 503, "unavailable") end
   local cookies = {}
   for i, flow in ipairs(site.ordered) do cookies[i] = flow.session:removal(req) end
-  return site.host.answer(req, 200, "login", "text/plain", "", { ["Cache-Control"] = "no-store", ["Set-Cookie"] = cookies })
+  return site.host.answer(req, 200, "login", "text/plain", "", { ["Set-Cookie"] = cookies })
 end
 
 return provider_logout

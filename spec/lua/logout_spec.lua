@@ -161,7 +161,6 @@ describe("back-channel logout", function()
 
   local function refused(d)
     assert.equal(400, d.status)
-    assert.equal("no-store", d.client_headers["Cache-Control"])
     assert.allowed(p:request { session = id })
   end
 
@@ -170,7 +169,6 @@ describe("back-channel logout", function()
       local other = corp:login { email = "bob@example.com" }
       local d = send(corp:logout_token(claims))
       assert.equal(200, d.status)
-      assert.equal("no-store", d.client_headers["Cache-Control"])
       assert.denied(p:request { session = id, headers = { Accept = "a/b" } }, 401)
       assert.allowed(p:request { session = other })
       assert.equal(0, corp:times("revoke"))
@@ -262,7 +260,6 @@ describe("front-channel logout", function()
     local before = corp:times("token")
     local d = visit("?iss=https%3A%2F%2Flogin.example.com&sid=sid-alice%40example.com")
     assert.equal(200, d.status)
-    assert.equal("no-store", d.client_headers["Cache-Control"])
     assert.is_nil(p.fake.sessions[id])
     assert.equal(0, corp:times("revoke"))
     assert.equal(before, corp:times("token"))

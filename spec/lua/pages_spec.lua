@@ -31,7 +31,7 @@ describe("pages", function()
       assert.truthy(d.body:find("<h1>" .. title .. "</h1>", 1, true))
       for header, value in pairs {
         ["Content-Security-Policy"] = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-        ["X-Content-Type-Options"] = "nosniff", ["Referrer-Policy"] = "no-referrer", ["Cache-Control"] = "no-store",
+        ["X-Content-Type-Options"] = "nosniff", ["Referrer-Policy"] = "no-referrer",
       } do
         assert.equal(value, d.client_headers[header])
       end
