@@ -5,6 +5,7 @@
 -- report: what operators read, one diagnostic after the other; "" when there is nothing to say. policy: see
 -- docs/architecture.md.
 local check = require("moonlatch.check")
+local compile = require("moonlatch.compile")
 local load = require("moonlatch.load")
 local report = require("moonlatch.report")
 
@@ -32,7 +33,7 @@ function moonlatch.load(host, filename, source)
   if not checked then return nil, (render(loading, diagnostics)) end
   local ok, made = xpcall(function()
     if loading.uses_kube then loading.cluster = require("moonlatch.kube").connect(host) end
-    return require("moonlatch.compile")(host, checked)
+    return compile(host, checked)
   end, tostring)
   if not ok then
     diagnostics[#diagnostics + 1] = { file = filename, line = 1, column = 1, level = "error", code = "load", text = made }

@@ -19,7 +19,7 @@ const char *ml_app_default_policy(void);
 /* The style sheets and images of the pages, in the same way. */
 const char *ml_app_themes(void);
 
-/* After start: gives memory back that only starting needed (trim.c). */
+/* After a start or reload: gives memory back that only that needed (trim.c). */
 void ml_app_trim(void);
 
 /* Asks the server of these settings by its admin listener; waits. The status, with the body in

@@ -131,6 +131,14 @@ static void on_trim(uv_timer_t *timer)
     ml_app_trim();
 }
 
+/* A start needs memory for a moment, and so does a reload. */
+static void on_reloaded(void *ctx)
+{
+    struct serve *s = ctx;
+    if (!s->closing)
+        uv_timer_start(&s->trim, on_trim, TRIM_MS, 0);
+}
+
 static void open_signals(struct serve *s)
 {
     static const int numbers[] = {SIGHUP, SIGTERM, SIGINT};
@@ -238,7 +246,9 @@ static int open_engine(struct serve *s, const char *policy, const char *library)
                                         .library = library,
                                         .on_check = ml_envoy_http_check,
                                         .on_web = ml_web_handle,
-                                        .site = s->theme};
+                                        .site = s->theme,
+                                        .reloaded = on_reloaded,
+                                        .ctx = s};
     ml_buf_init(&report, 1 << 20);
     int r = ml_engine_new(&s->engine, &options, &report, &err);
     if (r == ML_E_POLICY)
@@ -275,10 +285,8 @@ static int open_all(struct serve *s, const char *policy, const char *library)
         r = listen_on(s, &s->check_listener, host, "SERVER_PORT", ml_engine_adopt, s->engine);
     if (r == 0)
         r = listen_on(s, &s->web_listener, host, "WEB_SERVER_PORT", ml_engine_adopt_web, s->engine);
-    if (r == 0) {
+    if (r == 0)
         ml_engine_watch(s->engine);
-        uv_timer_start(&s->trim, on_trim, TRIM_MS, 0);
-    }
     return r;
 }
 

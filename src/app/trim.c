@@ -1,4 +1,4 @@
-/* Gives back what only starting needed. Main thread, once, after start. */
+/* Gives back what only starting, or a reload, needed. Main thread, some time after that. */
 #include "app/app.h"
 
 #include <link.h>

@@ -80,6 +80,8 @@ int ml_engine_new(struct ml_engine **ret, const struct ml_engine_options *option
     e->settings = options->settings;
     e->policy = ml_xstrdup(options->policy);
     e->on_check = options->on_check;
+    e->reloaded = options->reloaded;
+    e->ctx = options->ctx;
     e->on_web = options->on_web;
     e->site = options->site;
     pthread_mutex_init(&e->ready_lock, NULL);
@@ -113,7 +115,7 @@ void ml_engine_close(struct ml_engine *e, void (*closed)(void *ctx), void *ctx)
     free(e->workers);
     e->workers = NULL;
     e->worker_count = 0;
-    /* A pool thread that checks a candidate right now uses the engine: its end goes on with the
+    /* A thread that checks a candidate right now uses the engine: its end goes on with the
      * closing. */
     if (e->reload_state != ML_RELOAD_CHECKING)
         ml_engine_reload_close(e);

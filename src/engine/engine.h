@@ -11,11 +11,13 @@
 struct ml_engine_options {
     uv_loop_t *loop;
     const struct ml_settings *settings;
-    const char *policy;       /* path of the policy file */
-    const char *library;      /* directory that holds moonlatch/init.lua */
-    ml_http_handler on_check; /* the gate of the check port; ctx is the struct ml_worker */
-    ml_http_handler on_web;   /* of the web port, likewise */
-    const void *site;         /* on_web's own */
+    const char *policy;          /* path of the policy file */
+    const char *library;         /* directory that holds moonlatch/init.lua */
+    ml_http_handler on_check;    /* the gate of the check port; ctx is the struct ml_worker */
+    ml_http_handler on_web;      /* of the web port, likewise */
+    const void *site;            /* on_web's own */
+    void (*reloaded)(void *ctx); /* a start or a reload has ended; NULL allowed */
+    void *ctx;
 };
 
 /* Checks the policy, starts the workers, makes the first generation current. A bad policy:

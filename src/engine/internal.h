@@ -19,6 +19,8 @@ struct ml_engine {
     struct ml_library *library;
     ml_http_handler on_check, on_web;
     const void *site;
+    void (*reloaded)(void *ctx);
+    void *ctx;
     struct ml_mailbox mailbox;
     struct ml_cache *cache;
     struct ml_flights *flights;
@@ -47,10 +49,11 @@ struct ml_engine {
     bool forced;             /* build even when the files are as they were */
     bool again, force_again; /* asked for during a reload */
     struct ml_reload_waiter *waiters, *later;
-    uv_work_t check;
+    pthread_t checker; /* while CHECKING */
+    struct ml_letter checked;
     int check_result;
     struct ml_buf report; /* of the last check */
-    struct ml_buf trial;  /* the check's own, while a pool thread has it */
+    struct ml_buf trial;  /* the check's own, while its thread has it */
     uv_timer_t settle;    /* debounce of file events */
     uv_timer_t patience;  /* waits for a candidate's providers */
     uv_fs_event_t watch;

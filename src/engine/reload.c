@@ -1,6 +1,6 @@
-/* Policy generations. A candidate is read once, tried in a scratch state on a pool thread, built by
- * every worker, given some time to discover its providers, and only then made current everywhere.
- * Any failure leaves the old one as it is. Main thread, but for check_work. */
+/* Policy generations. A candidate is read once, tried in a scratch state on a thread of its own,
+ * built by every worker, given some time to discover its providers, and only then made current
+ * everywhere. Any failure leaves the old one as it is. Main thread, but for check_main. */
 #include "engine/internal.h"
 
 #include "base/clock.h"
@@ -8,8 +8,10 @@
 
 #include <libgen.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
-enum { SETTLE_MS = 300, POLL_MS = 20, PATIENCE_MS = 3000 };
+enum { SETTLE_MS = 300, POLL_MS = 20, PATIENCE_MS = 3000, NICE = 10, STACK = 512 * 1024 };
 
 static void advance(struct ml_engine *e);
 
@@ -39,6 +41,8 @@ static void tell(struct ml_reload_waiter **list, bool ok, struct ml_str text)
 static void next_reload(struct ml_engine *e)
 {
     e->reload_state = ML_RELOAD_IDLE;
+    if (e->reloaded)
+        e->reloaded(e->ctx);
     if (!e->again || e->closing)
         return;
     e->forced = e->force_again;
@@ -140,41 +144,60 @@ static void build(struct ml_engine *e)
         ml_worker_build(&e->workers[i], e->candidate, e->generation + 1, on_built, e);
 }
 
-static void check_work(uv_work_t *work)
+static bool changed(struct ml_engine *e)
 {
-    struct ml_engine *e = work->data;
-    struct ml_err err = {.text = ""};
-    e->check_result = ml_bundle_read(&e->candidate, e->policy, &err);
-    if (e->check_result != 0)
-        ml_buf_printf(&e->trial, "%s\n", err.text);
-    else if (e->forced || strcmp(ml_bundle_hash(e->candidate), ml_bundle_hash(e->bundle)) != 0)
-        e->check_result = ml_engine_try(e->settings, e->library, e->candidate, &e->trial);
+    return e->forced || strcmp(ml_bundle_hash(e->candidate), ml_bundle_hash(e->bundle)) != 0;
 }
 
-static void on_checked(uv_work_t *work, int status)
+static void on_checked(struct ml_letter *letter)
 {
-    struct ml_engine *e = work->data;
+    struct ml_engine *e = ML_CONTAINER(letter, struct ml_engine, checked);
+    pthread_join(e->checker, NULL);
     if (e->closing) {
         ml_engine_reload_close(e);
         return;
     }
     ml_buf_clear(&e->report);
     ml_buf_add_str(&e->report, ml_buf_str(&e->trial));
-    if (status != 0 || e->check_result != 0)
+    if (e->check_result != 0)
         failed(e, ml_buf_str(&e->report));
-    else if (!e->forced && strcmp(ml_bundle_hash(e->candidate), ml_bundle_hash(e->bundle)) == 0)
+    else if (!changed(e))
         unchanged(e);
     else
         build(e);
 }
 
+/* A thread for one check, not one of libuv's pool: others need those, and a priority once lowered
+ * cannot be raised again. Callers go first: a policy that loops until its budget is used up may
+ * take its time. */
+static void *check_main(void *arg)
+{
+    struct ml_engine *e = arg;
+    struct ml_err err = {.text = ""};
+    pthread_setname_np(pthread_self(), "check");
+    ml_worker_block_signals();
+    setpriority(PRIO_PROCESS, (id_t)gettid(), NICE);
+    e->check_result = ml_bundle_read(&e->candidate, e->policy, &err);
+    if (e->check_result != 0)
+        ml_buf_printf(&e->trial, "%s\n", err.text);
+    else if (changed(e))
+        e->check_result = ml_engine_try(e->settings, e->library, e->candidate, &e->trial);
+    e->checked.read = on_checked;
+    ML_REQUIRE(ml_mailbox_post(&e->mailbox, &e->checked));
+    return NULL;
+}
+
 static void advance(struct ml_engine *e)
 {
+    pthread_attr_t attr;
     e->reload_state = ML_RELOAD_CHECKING;
     ml_buf_clear(&e->trial);
     e->candidate = NULL;
-    e->check.data = e;
-    if (uv_queue_work(e->loop, &e->check, check_work, on_checked) != 0)
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK);
+    int r = pthread_create(&e->checker, &attr, check_main, e);
+    pthread_attr_destroy(&attr);
+    if (r != 0)
         failed(e, ML_STR("no thread to check the policy on\n"));
 }
 
@@ -249,7 +272,7 @@ static void on_timer_closed(uv_handle_t *handle)
     ml_engine_free(handle->data);
 }
 
-/* Once no pool thread works for the engine any more; the last handle's close callback frees it. */
+/* Once no thread works for the engine any more; the last handle's close callback frees it. */
 void ml_engine_reload_close(struct ml_engine *e)
 {
     tell(&e->waiters, false, ML_STR("the server is stopping\n"));

@@ -1,5 +1,5 @@
 /* Checking a policy away from the workers: a loop, a client and stores of its own, for one check.
- * Runs on the thread that calls (the reload's pool thread, or main for `moonlatch check`). */
+ * Runs on the thread that calls (the reload's own, or main at start and for `moonlatch check`). */
 #include "engine/engine.h"
 
 #include "base/mem.h"

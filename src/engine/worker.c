@@ -92,8 +92,7 @@ static int open_parts(struct ml_worker *w)
     return r;
 }
 
-/* Signals belong to the main thread; SIGURG is the watchdog's way to stop a runaway policy here. */
-static void block_signals(void)
+void ml_worker_block_signals(void)
 {
     sigset_t set;
     sigfillset(&set);
@@ -113,7 +112,7 @@ static void *worker_main(void *arg)
     char name[16];
     snprintf(name, sizeof name, "worker-%u", w->index % 1000);
     pthread_setname_np(pthread_self(), name);
-    block_signals();
+    ml_worker_block_signals();
     ML_REQUIRE(uv_loop_init(&w->loop) == 0);
     ML_REQUIRE(ml_mailbox_open(&w->mailbox, &w->loop) == 0);
     int result = open_parts(w);
@@ -174,7 +173,8 @@ static void on_web_closed(void *ctx)
     struct ml_worker *w = ctx;
     drop(w->vm);
     drop(w->next);
-    w->vm = w->next = NULL;
+    drop(w->opened);
+    w->vm = w->next = w->opened = NULL;
     uv_close((uv_handle_t *)&w->readiness, NULL);
     ml_script_close(w->script, on_script_closed, w);
 }
@@ -254,25 +254,54 @@ static void reply(struct ml_worker *w, struct ml_letter *letter, void (*read)(st
         free(letter);
 }
 
+static void end_build(struct build *b, struct ml_buf *report)
+{
+    struct ml_worker *w = b->w;
+    if (!b->ok)
+        ml_log(ML_LOG_ERROR, "a worker cannot build the policy", ML_FN("worker", w->index),
+               ML_F("report", ml_buf_str(report)));
+    if (b->ok && w->index == 0) {
+        atomic_store(&w->next_ready, false);
+        ml_vm_start_tasks(w->next);
+        watch_readiness(w);
+    }
+    ml_buf_done(report);
+    ml_bundle_unref(b->bundle);
+    reply(w, &b->letter, read_built);
+}
+
+static void read_load(struct ml_letter *letter)
+{
+    struct build *b = ML_CONTAINER(letter, struct build, letter);
+    struct ml_worker *w = b->w;
+    struct ml_buf report;
+    ml_buf_init(&report, 64 * 1024);
+    b->ok = !w->stopping && ml_vm_load(w->opened, &report) == 0;
+    if (b->ok) {
+        w->next = w->opened;
+        w->opened = NULL;
+    } else if (!w->stopping) {
+        drop(w->opened);
+        w->opened = NULL;
+    }
+    end_build(b, &report);
+}
+
+/* In two turns of the loop: callers wait for half of the work only. */
 static void read_build(struct ml_letter *letter)
 {
     struct build *b = ML_CONTAINER(letter, struct build, letter);
     struct ml_worker *w = b->w;
     struct ml_buf report;
     ml_buf_init(&report, 64 * 1024);
-    b->ok = !w->stopping && !w->next &&
-            ml_vm_new(&w->next, w->script, b->bundle, b->generation, &report) == 0;
-    if (!b->ok)
-        ml_log(ML_LOG_ERROR, "a worker cannot build the policy", ML_FN("worker", w->index),
-               ML_F("report", ml_buf_str(&report)));
-    ml_buf_done(&report);
-    if (b->ok && w->index == 0) {
-        atomic_store(&w->next_ready, false);
-        ml_vm_start_tasks(w->next);
-        watch_readiness(w);
-    }
-    ml_bundle_unref(b->bundle);
-    reply(w, &b->letter, read_built);
+    bool vacant = !w->stopping && !w->next && !w->opened;
+    if (vacant)
+        w->opened = ml_vm_open(w->script, b->bundle, b->generation, &report);
+    letter->read = read_load;
+    if (vacant && w->opened && ml_mailbox_post(&w->mailbox, letter))
+        ml_buf_done(&report);
+    else
+        end_build(b, &report);
 }
 
 void ml_worker_build(struct ml_worker *w, struct ml_bundle *bundle, uint64_t generation,

@@ -36,6 +36,7 @@ struct ml_worker {
     struct ml_script *script;
     struct ml_http_server *checks, *web;
     struct ml_vm *vm;        /* the current generation; NULL only before the first */
+    struct ml_vm *opened;    /* half built: its policy is loaded in a later turn of the loop */
     struct ml_vm *next;      /* built, waiting for the flip */
     uv_timer_t readiness;    /* on worker 0: publishes ml_vm_ready of vm and of next */
     _Atomic bool next_ready; /* next's providers have been discovered; any thread */
@@ -44,6 +45,10 @@ struct ml_worker {
     _Atomic int load; /* connections handed over and not yet closed, for the acceptor; any thread */
     uint64_t next_id; /* request ids */
 };
+
+/* For any thread that runs policies: signals belong to the main thread, but SIGURG is the
+ * watchdog's way to stop a runaway policy here. */
+void ml_worker_block_signals(void);
 
 /* Any thread but the worker's; starts it and waits until it serves its mailbox. */
 int ml_worker_start(struct ml_worker *w, struct ml_engine *engine, unsigned index,

@@ -164,14 +164,15 @@ static inline struct ml_str ml_vm_check_text(lua_State *L, int idx)
 /* A metatable "moonlatch.NAME" with these functions and no way to see it from Lua; pops nothing,
  * pushes it. */
 void ml_vm_new_type(lua_State *L, const char *name, const luaL_Reg *functions);
-/* load.c: light userdata struct ml_load in; see there. */
+/* load.c: both take a light userdata; see there. */
+int ml_load_open(lua_State *L); /* struct ml_vm */
 struct ml_load {
     struct ml_vm *vm;
     struct ml_buf *report;
     bool check;
     lua_Integer errors, warnings;
 };
-int ml_load_run(lua_State *L);
+int ml_load_run(lua_State *L); /* struct ml_load */
 
 /* bundle.c: the text of NAME.lua beside the policy; false when there is none. Texts live as long as
  * the bundle. */

@@ -194,17 +194,24 @@ static void take_policy(lua_State *L, struct ml_load *l)
     lua_pop(L, 1);
 }
 
-static void open_state(lua_State *L, struct ml_vm *vm)
+static void push_library(lua_State *L)
 {
-    lua_gc(L, LUA_GCSTOP); /* nothing here is garbage */
-    open_libraries(L);
-    lua_createtable(L, ML_MEMO_SLOTS, 0);
-    vm->memo = ml_vm_anchor(L);
     lua_getglobal(L, "require");
     lua_pushliteral(L, "moonlatch");
     lua_call(L, 1, 1);
     luaL_checktype(L, -1, LUA_TTABLE);
+}
+
+int ml_load_open(lua_State *L)
+{
+    struct ml_vm *vm = lua_touserdata(L, 1);
+    lua_gc(L, LUA_GCSTOP); /* nothing here is garbage */
+    open_libraries(L);
+    lua_createtable(L, ML_MEMO_SLOTS, 0);
+    vm->memo = ml_vm_anchor(L);
+    push_library(L);
     lua_gc(L, LUA_GCRESTART);
+    return 0;
 }
 
 int ml_load_run(lua_State *L)
@@ -212,7 +219,7 @@ int ml_load_run(lua_State *L)
     struct ml_load *l = lua_touserdata(L, 1);
     struct ml_vm *vm = l->vm;
     struct ml_str source = ml_bundle_source(vm->bundle);
-    open_state(L, vm);
+    push_library(L);
     lua_getfield(L, -1, l->check ? "check" : "load");
     push_host(L);
     lua_pushstring(L, ml_bundle_path(vm->bundle));

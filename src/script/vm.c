@@ -146,36 +146,48 @@ static struct ml_vm *new_vm(struct ml_script *s, struct ml_bundle *b)
     return vm;
 }
 
-/* Loads or checks. The report gets the library's text, or ours when it could not finish. */
-static struct ml_vm *load(struct ml_script *s, struct ml_bundle *b, struct ml_load *l)
+/* One protected step under the load budget; the report gets our text when it does not finish. */
+static bool step(struct ml_vm *vm, lua_CFunction fn, void *arg, struct ml_buf *report)
 {
     char text[ML_ERROR_TEXT + 1];
-    struct ml_vm *vm = new_vm(s, b);
-    if (!vm) {
-        ml_buf_printf(l->report, "%s: no memory for a Lua state\n", ml_bundle_path(b));
-        return NULL;
-    }
-    l->vm = vm;
     vm->loading = true;
-    int status = ml_vm_protect(vm, ml_load_run, l, true, text);
+    int status = ml_vm_protect(vm, fn, arg, true, text);
     vm->loading = false;
     if (status != LUA_OK)
-        ml_buf_printf(l->report, "%s: the policy could not be loaded: %s\n", ml_bundle_path(b),
-                      text);
-    if (status == LUA_OK && l->errors == 0)
+        ml_buf_printf(report, "%s: the policy could not be loaded: %s\n",
+                      ml_bundle_path(vm->bundle), text);
+    return status == LUA_OK;
+}
+
+struct ml_vm *ml_vm_open(struct ml_script *s, struct ml_bundle *b, uint64_t generation,
+                         struct ml_buf *report)
+{
+    struct ml_vm *vm = new_vm(s, b);
+    if (!vm) {
+        ml_buf_printf(report, "%s: no memory for a Lua state\n", ml_bundle_path(b));
+        return NULL;
+    }
+    vm->generation = generation;
+    if (step(vm, ml_load_open, vm, report))
         return vm;
     ml_vm_unref(vm);
     return NULL;
 }
 
+int ml_vm_load(struct ml_vm *vm, struct ml_buf *report)
+{
+    struct ml_load l = {.vm = vm, .report = report};
+    return step(vm, ml_load_run, &l, report) && l.errors == 0 ? ML_OK : ML_E_POLICY;
+}
+
 int ml_vm_new(struct ml_vm **ret, struct ml_script *s, struct ml_bundle *b, uint64_t generation,
               struct ml_buf *report)
 {
-    struct ml_load l = {.report = report};
-    struct ml_vm *vm = load(s, b, &l);
-    if (!vm)
+    struct ml_vm *vm = ml_vm_open(s, b, generation, report);
+    if (!vm || ml_vm_load(vm, report) != ML_OK) {
+        ml_vm_unref(vm);
         return ML_E_POLICY;
-    vm->generation = generation;
+    }
     *ret = vm;
     return ML_OK;
 }
@@ -190,14 +202,13 @@ int ml_policy_check(struct ml_script *s, const char *path, struct ml_buf *report
         ml_buf_printf(report, "%s\n", err.text);
         return ML_E_POLICY;
     }
-    struct ml_vm *vm = load(s, b, &l);
+    struct ml_vm *vm = l.vm = ml_vm_open(s, b, 0, report);
+    bool ok = vm && step(vm, ml_load_run, &l, report) && l.errors == 0;
+    ml_vm_unref(vm);
     ml_bundle_unref(b);
     if (warnings)
         *warnings = l.warnings > 0 ? (unsigned)l.warnings : 0;
-    if (!vm)
-        return ML_E_POLICY;
-    ml_vm_unref(vm);
-    return ML_OK;
+    return ok ? ML_OK : ML_E_POLICY;
 }
 
 struct ml_vm *ml_vm_ref(struct ml_vm *vm)

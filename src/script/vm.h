@@ -97,6 +97,12 @@ const char *ml_bundle_hash(const struct ml_bundle *b); /* hex SHA-256 over names
  * good policy are there too. */
 int ml_vm_new(struct ml_vm **ret, struct ml_script *s, struct ml_bundle *b, uint64_t generation,
               struct ml_buf *report);
+/* Its two halves, for a loop that serves others between them: an empty state with the library
+ * (NULL: the report says why), then, once, the bundle's policy; a vm that cannot load is only to be
+ * unreferenced. */
+struct ml_vm *ml_vm_open(struct ml_script *s, struct ml_bundle *b, uint64_t generation,
+                         struct ml_buf *report);
+int ml_vm_load(struct ml_vm *vm, struct ml_buf *report);
 struct ml_vm *ml_vm_ref(struct ml_vm *vm);
 void ml_vm_unref(struct ml_vm *vm);
 const char *ml_vm_name(const struct ml_vm *vm); /* the policy's name */
