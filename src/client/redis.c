@@ -21,6 +21,8 @@ uint64_t ml_redis_retry_at(struct ml_redis *r, unsigned failures)
     return uv_now(r->loop) + span + random % (span + 1);
 }
 
+static const char *hopeless(const struct ml_redis *r);
+
 static void node_up(struct ml_redis_conn *c)
 {
     struct ml_redis_node *node = c->owner_arg;
@@ -28,6 +30,7 @@ static void node_up(struct ml_redis_conn *c)
         ml_log(ML_LOG_INFO, "Redis answers again", ML_FZ("host", node->address.host),
                ML_FZ("port", node->address.port));
     node->why[0] = '\0';
+    ml_redis_unpark(node->client, NULL);
 }
 
 static void node_down(struct ml_redis_conn *c, const char *why)
@@ -48,6 +51,8 @@ static void node_down(struct ml_redis_conn *c, const char *why)
         ml_redis_watch_doubt(r);
     else if (r->setup->mode == ML_REDIS_CLUSTER)
         ml_redis_cluster_doubt(r);
+    if (hopeless(r))
+        ml_redis_unpark(r, hopeless(r));
 }
 
 static const struct ml_redis_owner node_owner = {node_up, node_down, NULL};
@@ -89,22 +94,18 @@ void ml_redis_node_use(struct ml_redis_node *node, const struct ml_redis_address
 
 /* Commands ------------------------------------------------------------------------------------ */
 
-/* What has no key goes to one that is up, else to one that may be soon. */
 static struct ml_redis_node *any_node(struct ml_redis *r)
 {
-    struct ml_redis_node *best = NULL;
     for (size_t i = 0; i < ML_REDIS_NODES_MAX; i++) {
         struct ml_redis_node *node = &r->nodes[r->turn++ % ML_REDIS_NODES_MAX];
-        if (!node->used)
-            continue;
-        if (node->conn && node->conn->state == ML_REDIS_UP)
+        if (node->used && node->conn && node->conn->state == ML_REDIS_UP)
             return node;
-        if (!best || (node->conn && !best->conn))
-            best = node;
     }
-    return best;
+    return NULL;
 }
 
+/* In a cluster, what has no key goes to anyone; so does what has one as long as nobody knows where
+ * it belongs: the answer will tell. */
 static struct ml_redis_node *node_of(struct ml_redis *r, int slot)
 {
     if (r->setup->mode != ML_REDIS_CLUSTER)
@@ -114,14 +115,30 @@ static struct ml_redis_node *node_of(struct ml_redis *r, int slot)
     return any_node(r);
 }
 
+/* Why nobody will be found soon; NULL: somebody is being asked or connected to. */
+static const char *hopeless(const struct ml_redis *r)
+{
+    const char *why = "Redis: no node";
+    if (r->setup->mode != ML_REDIS_CLUSTER)
+        return r->watch.failures >= r->setup->address_count ? r->watch.why : NULL;
+    for (size_t i = 0; i < ML_REDIS_NODES_MAX; i++) {
+        if (r->nodes[i].used && r->nodes[i].conn)
+            return NULL;
+        if (r->nodes[i].used)
+            why = r->nodes[i].why;
+    }
+    return why;
+}
+
 void ml_redis_route(struct ml_redis_command *cmd)
 {
     struct ml_redis *r = cmd->client;
     struct ml_redis_node *node = node_of(r, cmd->slot);
+    const char *why = node ? NULL : hopeless(r);
     if (node) {
         ml_redis_node_send(node, cmd);
-    } else if (r->watch.failures >= r->setup->address_count) {
-        ml_redis_command_end(cmd, ML_E_UNAVAILABLE, r->watch.why, NULL);
+    } else if (why) {
+        ml_redis_command_end(cmd, ML_E_UNAVAILABLE, why, NULL);
     } else {
         cmd->parked = true;
         TAILQ_INSERT_TAIL(&r->parked, cmd, link);
@@ -130,12 +147,16 @@ void ml_redis_route(struct ml_redis_command *cmd)
 
 void ml_redis_unpark(struct ml_redis *r, const char *why)
 {
+    struct ml_redis_commands parked = TAILQ_HEAD_INITIALIZER(parked);
     struct ml_redis_command *cmd;
-    while ((cmd = TAILQ_FIRST(&r->parked))) {
-        TAILQ_REMOVE(&r->parked, cmd, link);
+    TAILQ_CONCAT(&parked, &r->parked, link); /* what is parked again waits for the next time */
+    while ((cmd = TAILQ_FIRST(&parked))) {
+        TAILQ_REMOVE(&parked, cmd, link);
         cmd->parked = false;
-        if (why)
-            ml_redis_command_end(cmd, r->closing ? ML_E_CANCELED : ML_E_UNAVAILABLE, why, NULL);
+        if (r->closing)
+            ml_redis_command_end(cmd, ML_E_CANCELED, "Redis: the client is closing", NULL);
+        else if (why)
+            ml_redis_command_end(cmd, ML_E_UNAVAILABLE, why, NULL);
         else
             ml_redis_route(cmd);
     }
@@ -231,7 +252,7 @@ void ml_redis_close(struct ml_redis *r, void (*closed)(void *ctx), void *ctx)
         cancel(r->nodes[i].conn);
     cancel(r->watch.conn);
     cancel(r->events.conn);
-    ml_redis_unpark(r, "Redis: the client is closing");
+    ml_redis_unpark(r, NULL);
 }
 
 /* Readiness ----------------------------------------------------------------------------------- */

@@ -19,13 +19,18 @@ static void watch_deadline(struct ml_redis *r)
                        first->deadline_ms > now ? first->deadline_ms - now : 1, 0);
 }
 
+/* What was written may still be answered: that ends the connection. What was not only goes: a
+ * connection that is slow to come up has its own time. */
 static void expire(struct ml_redis_command *cmd)
 {
-    static const char why[] = "no answer in time";
-    if (cmd->conn)
-        ml_redis_conn_fail(cmd->conn, ML_E_TIMEOUT, why);
-    else
-        ml_redis_command_end(cmd, ML_E_TIMEOUT, "Redis: no master was found in time", NULL);
+    struct ml_redis_conn *c = cmd->conn;
+    if (c && c->state == ML_REDIS_UP) {
+        ml_redis_conn_fail(c, ML_E_TIMEOUT, "no answer in %d ms", ML_REDIS_COMMAND_MS);
+        return;
+    }
+    if (c)
+        TAILQ_REMOVE(&c->commands, cmd, link);
+    ml_redis_command_end(cmd, ML_E_TIMEOUT, "Redis: not connected in time", NULL);
 }
 
 /* A loop that was held up may have the answer in its socket: one more turn before the verdict. */

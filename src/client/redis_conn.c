@@ -188,6 +188,7 @@ struct ml_redis_conn *ml_redis_conn_open(struct ml_redis *r, enum ml_redis_kind 
 static void write_command(struct ml_redis_conn *c, struct ml_redis_command *cmd)
 {
     static const char *const asking = "ASKING";
+    cmd->seq = ++c->written;
     cmd->skip = cmd->asking ? 1 : 0;
     cmd->asking = false;
     if (cmd->skip > 0)
@@ -229,7 +230,7 @@ void ml_redis_conn_deliver(struct ml_redis_conn *c, const struct ml_redis_reply 
         ml_redis_greet_reply(c, reply);
     } else if (c->kind != ML_REDIS_DATA) {
         c->owner->push(c, reply);
-    } else if (!cmd) {
+    } else if (!cmd || cmd->seq > c->askable) {
         ml_redis_conn_fail(c, ML_E_UNAVAILABLE, "a reply that nobody waits for");
     } else if (cmd->skip > 0) {
         cmd->skip--;

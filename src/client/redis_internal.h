@@ -56,7 +56,8 @@ struct ml_redis_command {
     bool parked, asking;        /* asking: ASKING goes before it */
     unsigned skip;              /* replies that come before its own */
     unsigned redirects;
-    int slot; /* -1: any node will do */
+    int slot;     /* -1: any node will do */
+    uint64_t seq; /* the connection's count when it was written */
     uint64_t deadline_ms;
     char *wire;
     size_t wire_n;
@@ -116,6 +117,7 @@ struct ml_redis_conn {
     size_t step_count, step;
     struct ml_redis_address master;    /* what a sentinel said */
     struct ml_redis_commands commands; /* in the order in which they are answered */
+    uint64_t written, askable;         /* askable: written before what is read now was */
 };
 
 struct ml_redis_node {

@@ -146,6 +146,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
     struct ml_redis_conn *c = stream->data;
     if (c->state == ML_REDIS_DEAD || n == 0)
         return;
+    c->askable = c->written;
     if (n < 0)
         ml_redis_conn_fail(c, ML_E_UNAVAILABLE, "%s",
                            n == UV_EOF ? "connection closed" : uv_strerror((int)n));

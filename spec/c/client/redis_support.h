@@ -156,7 +156,7 @@ struct fake {
     struct fake_peer *peers;
     /* One whole command: words are not NUL-terminated. */
     void (*handler)(struct fake_peer *p, const struct ml_str *words, size_t count);
-    void *data;
+    void (*on_gone)(struct fake_peer *p); /* NULL allowed */
 };
 
 static inline void on_said(uv_write_t *w, int status)
@@ -188,6 +188,8 @@ static inline void on_peer_closed(uv_handle_t *handle)
         link = &(*link)->next;
     *link = p->next;
     p->fake->gone++;
+    if (p->fake->on_gone)
+        p->fake->on_gone(p);
     free(p);
 }
 
@@ -414,4 +416,28 @@ static inline bool ask_until(struct world *w, const char *command, uint64_t ms)
         if (ask(w, command).error == 0)
             return true;
     return false;
+}
+
+/* Answers the first commands of a connection; false: the command is the test's. */
+static inline bool greet(struct fake_peer *p, const struct ml_str *words, size_t count)
+{
+    if (word_is(words[0], "PING") || word_is(words[0], "AUTH") || word_is(words[0], "SELECT"))
+        say(p, word_is(words[0], "PING") ? "+PONG\r\n" : "+OK\r\n");
+    else
+        return false;
+    return true;
+}
+
+static inline void open_fake(struct world *w, struct fake *f,
+                             void (*handler)(struct fake_peer *, const struct ml_str *, size_t))
+{
+    world_loop(w);
+    fake_start(f, &w->loop, handler);
+    world_connect(w, (struct ml_redis_options){.addresses = at_port(f->port)});
+}
+
+static inline void close_fake(struct world *w, struct fake *f)
+{
+    fake_stop(f);
+    world_close(w);
 }
