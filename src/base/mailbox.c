@@ -47,11 +47,16 @@ bool ml_mailbox_post(struct ml_mailbox *m, struct ml_letter *letter)
     return open;
 }
 
-void ml_mailbox_close(struct ml_mailbox *m)
+void ml_mailbox_close_then(struct ml_mailbox *m, uv_close_cb closed)
 {
     pthread_mutex_lock(&m->lock);
     m->closed = true;
     pthread_mutex_unlock(&m->lock);
     read_all(m);
-    uv_close((uv_handle_t *)&m->wake, NULL);
+    uv_close((uv_handle_t *)&m->wake, closed);
+}
+
+void ml_mailbox_close(struct ml_mailbox *m)
+{
+    ml_mailbox_close_then(m, NULL);
 }

@@ -25,3 +25,5 @@ bool ml_mailbox_post(struct ml_mailbox *m, struct ml_letter *letter);
 /* On the owner's thread: reads what is there, refuses what comes later, closes the handle
  * (the loop must run once more before the memory may go). */
 void ml_mailbox_close(struct ml_mailbox *m);
+/* The same; closed(handle) runs when the memory may go. handle->data is m. */
+void ml_mailbox_close_then(struct ml_mailbox *m, uv_close_cb closed);
