@@ -9,19 +9,6 @@
 
 enum { FLIGHT_KEYS = 65536, FLIGHT_WAITERS = 65536, IN_FLIGHT = 64 };
 
-/* Without SESSION_KEY the key is this process's own: what it sealed does not outlive it. */
-static int open_seal(struct ml_engine *e, struct ml_err *err)
-{
-    char made[ML_SEAL_KEY_TEXT];
-    struct ml_err why = {.text = ""};
-    const char *list = ml_settings_text(e->settings, "SESSION_KEY");
-    if (!*list && !ml_seal_key_make(made))
-        return ml_fail(err, ML_E_IO, "the system's random number generator fails");
-    int r = ml_seal_keys_new(&e->seal, ml_str_z(*list ? list : made), &why);
-    ml_wipe(made, sizeof made);
-    return r == 0 ? 0 : ml_fail(err, r, "SESSION_KEY: %s", why.text);
-}
-
 static int open_stores(struct ml_engine *e, struct ml_err *err)
 {
     if (!ml_random(e->secret, sizeof e->secret))
@@ -32,7 +19,7 @@ static int open_stores(struct ml_engine *e, struct ml_err *err)
     e->key_sets = ml_key_sets_new();
     if (!e->cache || !e->flights || !e->board)
         return ml_fail(err, ML_E_NOMEM, "out of memory");
-    return open_seal(e, err);
+    return ml_engine_open_sessions(e, err);
 }
 
 static int start_workers(struct ml_engine *e, struct ml_err *err)
@@ -59,6 +46,7 @@ void ml_engine_free(struct ml_engine *e)
         ml_bundle_unref(e->bundle);
     ml_board_free(e->board);
     ml_key_sets_free(e->key_sets);
+    ml_sessions_free(e->sessions);
     ml_seal_keys_free(e->seal);
     ml_flights_free(e->flights);
     ml_cache_free(e->cache);
@@ -216,6 +204,11 @@ struct ml_script_options ml_engine_script_options(struct ml_engine *e)
 unsigned ml_engine_in_flight(const struct ml_engine *e)
 {
     return e->in_flight;
+}
+
+struct ml_sessions *ml_engine_sessions(const struct ml_engine *e)
+{
+    return e->sessions;
 }
 
 ml_http_handler ml_engine_check_handler(const struct ml_engine *e)

@@ -62,6 +62,7 @@ void ml_engine_metrics(struct ml_engine *e, void (*done)(void *arg, struct ml_st
 struct ml_script_options ml_engine_script_options(struct ml_engine *e);
 /* A worker's share of the 64 requests that a provider gets from this process at a time. */
 unsigned ml_engine_in_flight(const struct ml_engine *e);
+struct ml_sessions *ml_engine_sessions(const struct ml_engine *e);
 ml_http_handler ml_engine_check_handler(const struct ml_engine *e);
 ml_http_handler ml_engine_web_handler(const struct ml_engine *e);
 const void *ml_engine_site(const struct ml_engine *e);

@@ -27,6 +27,7 @@ struct ml_engine {
     struct ml_board *board;
     struct ml_key_sets *key_sets;
     struct ml_seal_keys *seal;
+    struct ml_sessions *sessions;
     uint8_t secret[32];
     struct ml_worker *workers;
     unsigned worker_count, in_flight;
@@ -62,6 +63,9 @@ struct ml_engine {
     bool last_failed;
 };
 
+/* sessions.c: e->seal and e->sessions; their families of /metrics. */
+int ml_engine_open_sessions(struct ml_engine *e, struct ml_err *err);
+void ml_engine_print_sessions(struct ml_engine *e, struct ml_buf *out);
 /* reload.c */
 void ml_engine_reload_open(struct ml_engine *e);
 void ml_engine_reload_close(struct ml_engine *e);

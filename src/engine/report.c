@@ -138,6 +138,7 @@ static void print_shared(struct ml_engine *e, struct ml_buf *b)
     single(b, "moonlatch_cache_max_bytes", "gauge", "Their bound.", c.max_bytes);
     single(b, "moonlatch_flight_waiting", "gauge", "Requests that wait for another's answer.",
            ml_flights_waiting(e->flights));
+    ml_engine_print_sessions(e, b);
     single(b, "moonlatch_ready", "gauge", "1: set-up is complete.", atomic_load(&e->ready));
     single(b, "moonlatch_policy_generation", "gauge", "Number of the current policy.",
            e->generation);

@@ -8,6 +8,7 @@
 #include "codec/json.h"
 #include "codec/path.h"
 #include "codec/text.h"
+#include "crypto/seal.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -342,6 +343,27 @@ static void derive_places(struct ml_settings *s, struct ml_buf *errors)
                               "/authservice/oidc/callback\n");
 }
 
+static void check_keys(struct ml_settings *s, struct ml_buf *errors)
+{
+    struct ml_str list = ml_str_z(ml_settings_text(s, "SESSION_KEY"));
+    struct ml_seal_keys *keys = NULL;
+    struct ml_err err = {.text = ""};
+    if (list.n && ml_seal_keys_new(&keys, list, &err) != 0)
+        ml_buf_printf(errors, "SESSION_KEY: %s\n", err.text);
+    ml_seal_keys_free(keys);
+}
+
+static void notice_bolt(struct ml_settings *s, struct ml_buf *warnings)
+{
+    const char *type = ml_settings_env(s, "SESSION_STORE_TYPE");
+    if (type && strcmp(type, "boltdb") == 0)
+        ml_buf_printf(
+            warnings,
+            "SESSION_STORE_TYPE boltdb is taken as lmdb: sessions are kept in %s.lmdb, and "
+            "those of the old file are not read\n",
+            ml_settings_text(s, "SESSION_STORE_PATH"));
+}
+
 static void check_together(struct ml_settings *s, struct ml_buf *errors)
 {
     const char *admin = ml_settings_text(s, "ADMIN_ADDR");
@@ -369,6 +391,8 @@ int ml_settings_new(struct ml_settings **ret, char *const *environ_, struct ml_b
     warn_unknown(environ_, warnings);
     derive_places(s, errors);
     check_together(s, errors);
+    check_keys(s, errors);
+    notice_bolt(s, warnings);
     if (errors->n != before || errors->failed) {
         ml_settings_free(s);
         return ML_E_INVALID;

@@ -62,7 +62,11 @@ S("SESSION_STORE_REDIS_TLS", BOOL, "false", NULL, 0, 0, 0, NULL, "Redis by TLS")
 S("SESSION_STORE_REDIS_CA", FILE, "", NULL, 0, 0, 0, NULL,
   "PEM file believed for Redis, instead of the system's roots")
 S("SESSION_KEY", SECRET, "", NULL, 0, 0, 0, NULL,
-  "seals cookies and sessions: keys, the first seals, all open; empty: made at start")
+  "seals cookies and sessions: keys, the first seals, all open; empty: kept with the store")
+S("SESSION_CACHE_SECONDS", INT, "1", NULL, 0, 0, 60, NULL,
+  "how old what is known of a session may be")
+S("SESSION_STORE_BYTES", INT, "1073741824", NULL, 0, 1048576, 1099511627776, NULL,
+  "bound of the embedded session store")
 S("SESSION_MAX_AGE", INT, "86400", NULL, 0, 1, 315360000, NULL, "seconds")
 S("SESSION_SAME_SITE", TEXT, "Lax", NULL, 0, 0, 0, NULL, "Lax, Strict or None")
 S("CLIENT_NAME", TEXT, "AuthService", NULL, 0, 0, 0, NULL, "shown on pages")

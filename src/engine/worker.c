@@ -28,18 +28,24 @@ static void on_connection_closed(void *ctx)
     atomic_fetch_sub_explicit(&w->load, 1, memory_order_relaxed);
 }
 
+/* A policy that has sessions needs their store. */
+static bool ready_with(struct ml_worker *w, struct ml_vm *vm, struct ml_err *err)
+{
+    return ml_vm_ready(vm, err) && (!ml_vm_serves_places(vm) || ml_session_ready(w->seat, err));
+}
+
 static void on_ready_tick(uv_timer_t *timer)
 {
     struct ml_worker *w = timer->data;
     struct ml_err err = {.text = ""};
     if (w->vm) {
-        bool ready = ml_vm_ready(w->vm, &err);
+        bool ready = ready_with(w, w->vm, &err);
         ml_engine_set_ready(w->engine, ready, err.text);
         if (ready && !w->next)
             uv_timer_stop(timer);
     }
     if (w->next)
-        atomic_store(&w->next_ready, ml_vm_ready(w->next, &err));
+        atomic_store(&w->next_ready, ready_with(w, w->next, &err));
 }
 
 static void watch_readiness(struct ml_worker *w)
@@ -74,11 +80,15 @@ static int open_parts(struct ml_worker *w)
                                   .ctx = w,
                                   .on_closed = on_connection_closed,
                                   .keep_body = true};
+    struct ml_err err = {.text = ""};
     int r = ml_client_new(&w->client, &client);
+    if (r == 0)
+        r = ml_session_sit(&w->seat, ml_engine_sessions(w->engine), &w->loop, &err);
     if (r == 0) {
         script.loop = &w->loop;
         script.mailbox = &w->mailbox;
         script.client = w->client;
+        script.sessions = w->seat;
         r = ml_script_new(&w->script, &script);
     }
     if (r == 0)
@@ -154,12 +164,18 @@ static void drop(struct ml_vm *vm)
     ml_vm_unref(vm);
 }
 
-/* The order matters: connections first (they cancel decisions), then Lua, then the client whose
- * transfers Lua waited for, last the mailbox that all of them use. */
-static void on_client_closed(void *ctx)
+/* The order matters: connections first (they cancel decisions), then Lua, then what Lua waited for
+ * (the client's transfers, the session store), last the mailbox that all of them use. */
+static void on_seat_left(void *ctx)
 {
     struct ml_worker *w = ctx;
     ml_mailbox_close(&w->mailbox);
+}
+
+static void on_client_closed(void *ctx)
+{
+    struct ml_worker *w = ctx;
+    ml_session_leave(w->seat, on_seat_left, w);
 }
 
 static void on_script_closed(void *ctx)

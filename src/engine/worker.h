@@ -33,6 +33,7 @@ struct ml_worker {
     uv_loop_t loop;
     struct ml_mailbox mailbox;
     struct ml_client *client;
+    struct ml_session_seat *seat; /* at the sessions; lives from before the script to after it */
     struct ml_script *script;
     struct ml_http_server *checks, *web;
     struct ml_vm *vm;        /* the current generation; NULL only before the first */
