@@ -4,7 +4,6 @@
 
 #include <openssl/bn.h>
 #include <openssl/core_names.h>
-#include <openssl/err.h>
 
 enum { RSA_MIN_BITS = 2048, RSA_MAX_BITS = 8192, EXPONENT_MAX_BITS = 64 };
 
@@ -53,6 +52,24 @@ struct ml_member *ml_member_find(struct ml_member *list, size_t count, struct ml
     return NULL;
 }
 
+bool ml_member_is_text(const struct ml_member *m)
+{
+    return m->there && m->kind == ML_JSON_STRING;
+}
+
+bool ml_member_is(const struct ml_member *m, const char *text)
+{
+    return ml_member_is_text(m) && ml_str_eq(m->text, ml_str_z(text));
+}
+
+const struct ml_jwa *ml_jwa_of_curve(const struct ml_member *m)
+{
+    for (size_t i = 0; i < ML_JWA_COUNT; i++)
+        if (ml_jwa_table[i].curve && ml_member_is(m, ml_jwa_table[i].curve))
+            return &ml_jwa_table[i];
+    return NULL;
+}
+
 /* Whether the remainder of n by every small prime is a power of 65537: the pattern of keys that
  * Infineon's library made (ROCA, CVE-2017-15361), which can be factored. By chance one key in 2^27
  * has it. */
@@ -72,7 +89,7 @@ static bool has_known_factors(const BIGNUM *n)
     return true;
 }
 
-static const char *rsa_problem(const BIGNUM *n, const BIGNUM *e)
+const char *ml_jwa_rsa_problem(const BIGNUM *n, const BIGNUM *e)
 {
     if (BN_num_bits(n) < RSA_MIN_BITS)
         return "an RSA key of less than 2048 bits";
@@ -87,7 +104,7 @@ static const char *rsa_problem(const BIGNUM *n, const BIGNUM *e)
     return NULL;
 }
 
-static uint32_t mask_of_kind(enum ml_jwa_kind kind)
+uint32_t ml_jwa_kind(enum ml_jwa_kind kind)
 {
     uint32_t mask = 0;
     for (size_t i = 0; i < ML_JWA_COUNT; i++)
@@ -103,50 +120,31 @@ static uint32_t rsa_algorithms(const EVP_PKEY *key, const char **why)
         EVP_PKEY_get_bn_param(key, OSSL_PKEY_PARAM_RSA_E, &e) != 1)
         *why = "an RSA key without its numbers";
     else
-        *why = rsa_problem(n, e);
+        *why = ml_jwa_rsa_problem(n, e);
     BN_free(n);
     BN_free(e);
-    return *why ? 0 : mask_of_kind(ML_JWA_RSA) | mask_of_kind(ML_JWA_PSS);
+    return *why ? 0 : ml_jwa_kind(ML_JWA_RSA) | ml_jwa_kind(ML_JWA_PSS);
 }
 
-/* On the curve, not at infinity, of the group's order. */
-static bool point_is_good(EVP_PKEY *key)
-{
-    EVP_PKEY_CTX *c = EVP_PKEY_CTX_new(key, NULL);
-    bool good = c && EVP_PKEY_public_check(c) == 1;
-    EVP_PKEY_CTX_free(c);
-    return good;
-}
-
-static uint32_t ec_algorithms(EVP_PKEY *key, const char **why)
+static uint32_t ec_algorithms(const EVP_PKEY *key, const char **why)
 {
     char group[32] = "";
     EVP_PKEY_get_utf8_string_param(key, OSSL_PKEY_PARAM_GROUP_NAME, group, sizeof group, NULL);
-    for (size_t i = 0; i < ML_JWA_COUNT; i++) {
-        if (!ml_jwa_table[i].group || strcmp(group, ml_jwa_table[i].group) != 0)
-            continue;
-        if (point_is_good(key))
+    for (size_t i = 0; i < ML_JWA_COUNT; i++)
+        if (ml_jwa_table[i].group && strcmp(group, ml_jwa_table[i].group) == 0)
             return UINT32_C(1) << i;
-        *why = "a key that is no point of its curve";
-        return 0;
-    }
     *why = "an EC key on another curve than P-256, P-384, P-521";
     return 0;
 }
 
-uint32_t ml_jwa_of_key(EVP_PKEY *key, const char **why)
+uint32_t ml_jwa_of_key(const EVP_PKEY *key, const char **why)
 {
     if (EVP_PKEY_is_a(key, "RSA"))
         return rsa_algorithms(key, why);
     if (EVP_PKEY_is_a(key, "EC"))
         return ec_algorithms(key, why);
     if (EVP_PKEY_is_a(key, "ED25519") || EVP_PKEY_is_a(key, "ED448"))
-        return mask_of_kind(ML_JWA_EDDSA);
+        return ml_jwa_kind(ML_JWA_EDDSA);
     *why = "neither RSA nor EC nor Ed25519 nor Ed448";
     return 0;
-}
-
-bool ml_jose_no_memory(void)
-{
-    return ERR_GET_REASON(ERR_peek_last_error()) == ERR_R_MALLOC_FAILURE;
 }

@@ -5,6 +5,7 @@
 #include "codec/json.h"
 #include "crypto/jws.h"
 
+#include <openssl/bn.h>
 #include <openssl/evp.h>
 #include <stdatomic.h>
 
@@ -26,13 +27,12 @@ static inline uint32_t ml_jwa_bit(const struct ml_jwa *a)
 {
     return UINT32_C(1) << (a - ml_jwa_table);
 }
-/* The algorithms that a key of OpenSSL's may be used with, by its type, curve and numbers. 0: none,
+uint32_t ml_jwa_kind(enum ml_jwa_kind kind); /* the bits of all of a kind */
+/* What makes RSA keys unfit; NULL: nothing. */
+const char *ml_jwa_rsa_problem(const BIGNUM *n, const BIGNUM *e);
+/* The algorithms that a key from a PEM may be used with, by its type, curve and numbers. 0: none,
  * and *why says what is wrong with it. */
-uint32_t ml_jwa_of_key(EVP_PKEY *key, const char **why);
-
-/* Whether OpenSSL's latest error on this thread was a lack of memory: then a failure says nothing
- * about the key or signature. */
-bool ml_jose_no_memory(void);
+uint32_t ml_jwa_of_key(const EVP_PKEY *key, const char **why);
 
 /* Keys are used by any number of threads at a time: OpenSSL only reads them. */
 struct ml_jwk {
@@ -57,3 +57,27 @@ struct ml_member {
 };
 /* The one of that name, marked as there; NULL when nobody wants it. */
 struct ml_member *ml_member_find(struct ml_member *list, size_t count, struct ml_str name);
+bool ml_member_is_text(const struct ml_member *m);
+bool ml_member_is(const struct ml_member *m, const char *text);
+
+/* The members of a JWK that are looked at. */
+enum {
+    ML_JWK_KTY,
+    ML_JWK_CRV,
+    ML_JWK_ALG,
+    ML_JWK_USE,
+    ML_JWK_KID,
+    ML_JWK_KEY_OPS,
+    ML_JWK_N,
+    ML_JWK_E,
+    ML_JWK_X,
+    ML_JWK_Y,
+    ML_JWK_D,
+    ML_JWK_K,
+    ML_JWK_MEMBERS
+};
+/* The row whose curve m names; NULL when there is none. */
+const struct ml_jwa *ml_jwa_of_curve(const struct ml_member *m);
+/* The key and all algorithms that it allows. ML_E_INVALID: it is none, and *why says why (else it
+ * is NULL); ML_E_NOMEM. */
+int ml_jwk_make(const struct ml_member *members, struct ml_jwk *ret, const char **why);

@@ -176,11 +176,25 @@ static size_t signature_size(const struct ml_jwa *a, const EVP_PKEY *key)
 static bool prepare(EVP_MD_CTX *c, const struct ml_jwa *a, EVP_PKEY *key)
 {
     EVP_PKEY_CTX *pkey = NULL; /* c's */
+    EVP_MD_CTX_set_flags(c, EVP_MD_CTX_FLAG_FINALISE); /* used once: not copied before its end */
     if (EVP_DigestVerifyInit_ex(c, &pkey, a->digest, NULL, NULL, key, NULL) != 1)
         return false;
     return a->kind != ML_JWA_PSS ||
            (EVP_PKEY_CTX_set_rsa_padding(pkey, RSA_PKCS1_PSS_PADDING) == 1 &&
             EVP_PKEY_CTX_set_rsa_pss_saltlen(pkey, RSA_PSS_SALTLEN_DIGEST) == 1);
+}
+
+/* Whether a verification that failed says that the signature is wrong: not when memory was short,
+ * which OpenSSL reports as a failure of digests or, of RSA, by no word about RSA at all. */
+static bool is_wrong(const struct ml_jwa *a)
+{
+    bool short_of_memory = false, rsa = false;
+    for (unsigned long e; (e = ERR_get_error());) {
+        short_of_memory |=
+            ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE || ERR_GET_LIB(e) == ERR_LIB_EVP;
+        rsa |= ERR_GET_LIB(e) == ERR_LIB_RSA;
+    }
+    return !short_of_memory && (rsa || a->half || a->kind == ML_JWA_EDDSA);
 }
 
 /* 0, ML_E_INVALID: wrong, ML_E_NOMEM: cannot be found out. */
@@ -200,7 +214,7 @@ static int check(const struct ml_jwa *a, EVP_PKEY *key, struct ml_str input,
     int e = ML_E_NOMEM;
     if (c && prepare(c, a, key)) {
         int r = EVP_DigestVerify(c, sig, n, (const uint8_t *)input.p, input.n);
-        e = r == 1 ? 0 : ml_jose_no_memory() ? ML_E_NOMEM : ML_E_INVALID;
+        e = r == 1 ? 0 : is_wrong(a) ? ML_E_INVALID : ML_E_NOMEM;
     }
     EVP_MD_CTX_free(c);
     return e;
@@ -247,9 +261,9 @@ int ml_jws_verify(const struct ml_jws *jws, const struct ml_jwks *set, uint32_t 
     if (!ml_base64url_decode(jws->parts.payload, out))
         return out->failed ? ml_fail(err, ML_E_NOMEM, "no memory for the token's payload")
                            : ml_fail(err, ML_E_INVALID, "the token's payload is not base64url");
-    ERR_set_mark(); /* what OpenSSL says of a bad signature is nobody else's error */
+    ERR_clear_error();
     int e = try_keys(jws, set, ml_buf_str(&b), err);
-    ERR_pop_to_mark();
+    ERR_clear_error(); /* what it says of ours is nobody else's error */
     if (e != 0)
         out->n = start;
     return e;

@@ -132,13 +132,13 @@ static int sign_with(EVP_PKEY *key, const struct ml_jws_sign *what, struct ml_bu
 int ml_jws_sign(const struct ml_jws_sign *what, struct ml_buf *out, struct ml_err *err)
 {
     size_t start = out->n;
-    ERR_set_mark();
+    ERR_clear_error();
     EVP_PKEY *key = read_key(what->pem);
     int e = key ? sign_with(key, what, out, err)
                 : ml_fail(err, ML_E_INVALID,
                           "the signing key is no private key in PEM form without a passphrase");
     EVP_PKEY_free(key);
-    ERR_pop_to_mark();
+    ERR_clear_error(); /* what it says of ours is nobody else's error */
     if (e != 0)
         out->n = start;
     return e;
