@@ -11,7 +11,7 @@ static const int signals[] = {SIGBUS, SIGSEGV, SIGFPE};
 enum { SIGNALS = sizeof signals / sizeof signals[0] };
 
 static struct sigaction before[SIGNALS];
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local sigjmp_buf way_back;
 static _Thread_local volatile sig_atomic_t guarded;
 
@@ -24,17 +24,16 @@ static void on_fault(int number)
             sigaction(number, &before[i], NULL);
 }
 
-static void install(void)
-{
-    /* NODEFER: the jump leaves the mask as it is, so that sigsetjmp need not save it. */
-    struct sigaction action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER | SA_ONSTACK};
-    for (size_t i = 0; i < SIGNALS; i++)
-        sigaction(signals[i], &action, &before[i]);
-}
-
 void ml_guard_install(void)
 {
-    pthread_once(&once, install);
+    /* NODEFER: the jump leaves the mask as it is, so that sigsetjmp need not save it. */
+    struct sigaction old, action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER | SA_ONSTACK};
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < SIGNALS; i++) {
+        if (sigaction(signals[i], &action, &old) == 0 && old.sa_handler != on_fault)
+            before[i] = old;
+    }
+    pthread_mutex_unlock(&lock);
 }
 
 bool ml_guard_run(void (*fn)(void *arg), void *arg)

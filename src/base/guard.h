@@ -4,8 +4,8 @@
 
 #include <stdbool.h>
 
-/* Installs the handlers, once a process. A fault outside of a guarded call goes to whoever had the
- * signal before. */
+/* Installs the handlers, unless they are there. A fault outside of a guarded call goes to whoever
+ * had the signal before. */
 void ml_guard_install(void);
 /* Runs fn(arg). false: it was left half-way by a fault or by ml_guard_leave; what it held is as it
  * was then. fn keeps its state in *arg, not in variables of a caller. */
