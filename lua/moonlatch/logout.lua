@@ -34,34 +34,43 @@ local function is_ours(req)
   return name ~= nil and name:lower() == (req.host:lower():gsub(":%d+$", ""))
 end
 
--- Ends the session of an id. Waits. Its tokens, or nil; and "none" or "failed" when it was not there.
+-- Ends the session of an id, in an outage, too: the host remembers that it is dead. Waits. Its tokens, or nil.
 local function finish(flow, id)
   local host = flow.session.host
-  local state = flow.session:read(id)
-  local tokens = state == "hit" and host.session_tokens(id) or nil
-  if state ~= "none" then host.session_delete(id) end -- in an outage, too: the host remembers that it is dead
-  return tokens, state
+  local tokens = host.session_tokens(id)
+  host.session_delete(id)
+  return tokens
 end
 
+-- The refresh token first: without it the other one soon is worth nothing. A provider that fails is not asked again.
 local function revoke(flow, tokens)
-  if not tokens then return end
-  client.revoke(flow.provider, tokens.refresh_token, "refresh_token", REVOKE_TIMEOUT)
-  client.revoke(flow.provider, tokens.access_token, "access_token", REVOKE_TIMEOUT)
+  if tokens and client.revoke(flow.provider, tokens.refresh_token, "refresh_token", REVOKE_TIMEOUT) then
+    client.revoke(flow.provider, tokens.access_token, "access_token", REVOKE_TIMEOUT)
+  end
 end
 
 local function plain(site, req, status, reason, headers)
   return site.host.answer(req, status, reason, "text/plain", "", headers)
 end
 
--- The id in the header; as the ancestor, without the provider's logout page.
-local function by_header(site, req, flow, id)
-  local tokens, state = finish(flow, id)
-  if state == "none" then return plain(site, req, 401, "unauthenticated") end
-  revoke(flow, tokens)
+-- As the ancestor: 201, which no gateway takes for an allow, and where to go.
+local function tell(site, req, flow, url)
   site.host.step(req, "logout", "done")
-  return site.host.answer(req, 201, "login", "application/json", site.host.json_encode { afterLogoutURL = site.after_logout }, {
+  return site.host.answer(req, 201, "login", "application/json", site.host.json_encode { afterLogoutURL = url }, {
     ["Set-Cookie"] = { flow.session:removal(req) },
   })
+end
+
+local function by_header(site, req, flow, id)
+  revoke(flow, (finish(flow, id)))
+  return tell(site, req, flow, site.after_logout)
+end
+
+-- Whether a script of a page sent this: it reads an answer where a form would be redirected.
+local function is_script(req)
+  local mode, accept = req.headers["Sec-Fetch-Mode"], req.headers.Accept
+  if mode ~= nil then return mode ~= "navigate" end
+  return accept ~= nil and not accept:find("text/html", 1, true)
 end
 
 -- Where a browser goes on to: the provider's logout, which sends it back to our page.
@@ -80,9 +89,11 @@ end
 local function by_cookie(site, req, flow, id)
   local tokens = finish(flow, id)
   revoke(flow, tokens)
+  local url = next_url(site, flow, tokens)
+  if is_script(req) then return tell(site, req, flow, url) end
   site.host.step(req, "logout", "done")
   return site.host.answer(req, 303, "login", "text/plain", "", {
-    Location = next_url(site, flow, tokens), ["Referrer-Policy"] = "no-referrer",
+    Location = url, ["Referrer-Policy"] = "no-referrer",
     ["Set-Cookie"] = { flow.session:removal(req), cookie.delete(tabs.NAME, tabs.attributes(flow.session, req)) },
   })
 end

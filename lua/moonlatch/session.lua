@@ -41,7 +41,7 @@ end
 
 --- The id in the request's header, or nil when it has none, or something else in it.
 function session:header_id(req)
-  local id = self.header and req:credential(self.header)
+  local id = self.header and self.host.credential(req, self.header)
   return session.is_id(id) and id or nil
 end
 

@@ -2,6 +2,7 @@
 --
 -- An id that is unknown, or whose session has ended, is skipped, and its cookie is taken back on a denial (S-069). A store that
 -- does not answer is an outage, never a login page (S-420 to S-424).
+local is_id = require("moonlatch.session").is_id
 local refresh = require("moonlatch.refresh")
 local userinfo = require("moonlatch.userinfo")
 
@@ -55,8 +56,8 @@ local function renewed(self, id, open)
   return open
 end
 
--- A session that was found. Returns "accept", the open part; or "ended" or "failed", and why.
-local function found(self, id, open)
+-- A session that was found and needs more than a look. Returns "accept", the open part; or "ended" or "failed", and why.
+local function examined(self, id, open)
   if open.refresh_at and open.refresh_at <= self.now() then
     local fresh, how, why = renewed(self, id, open)
     if not fresh then return how, why end
@@ -69,35 +70,47 @@ local function found(self, id, open)
   return "accept", open
 end
 
+-- The session of an id. Returns as examined does. What every check runs: few calls.
 local function use(self, id)
-  local state, value = self.place:read(id)
-  if state == "hit" then return found(self, id, value) end
-  if state == "none" then return "ended", ENDED end
-  return "failed", value
+  local state, open = self.read(id)
+  if state == "hit" and open.provider == self.provider then
+    local at = open.refresh_at
+    if not self.strict and (not at or at > self.now()) then return "accept", open end
+    return examined(self, id, open)
+  end
+  if state == "failed" then return state, open end
+  return "ended", ENDED
+end
+
+-- Somebody who sent an id in the header. nil when it is no session that is good.
+local function by_id_in_header(self, id)
+  local outcome, value = use(self, id)
+  if outcome == "accept" then return "accept", by_header(value) end
+  if outcome == "failed" then return "unavailable", value end
 end
 
 local function run(self, req)
-  local place = self.place
-  local id = place:header_id(req)
-  if id then
-    local outcome, value = use(self, id)
-    if outcome == "accept" then return "accept", by_header(value) end
-    if outcome == "failed" then return "unavailable", value end
+  local sent = self.header and self.credential(req, self.header)
+  if sent and is_id(sent) then
+    local outcome, value = by_id_in_header(self, sent)
+    if outcome then return outcome, value end
   end
-  local text = req.cookies[place.name]
-  if text == nil then return "skip", id and ENDED or "no session" end
-  id = place:cookie_id(req)
-  if not id then return "skip", "the cookie is no session's", place:removal(req) end
+  local id = req.cookies[self.cookie]
+  if id == nil then return "skip", "no session" end
+  if not is_id(id) then return "skip", "the cookie is no session's", self.place:removal(req) end
   local outcome, value = use(self, id)
   if outcome == "accept" then return "accept", value end
   if outcome == "failed" then return "unavailable", value end
-  return "skip", value, place:removal(req)
+  return "skip", value, self.place:removal(req)
 end
 
 --- context: { session = of session.lua }. Returns run(req) -> outcome, wrapper or why, Set-Cookie of a skipped session; and what this kind
 -- of credential offers.
 return function(host, options, context)
   local place = context.session
-  local self = { place = place, now = host.now, strict = options.strict or nil, timeout = options.timeout or place.provider.timeout }
+  local self = {
+    place = place, provider = place.provider.name, header = place.header, cookie = place.name, credential = host.credential,
+    read = host.session_read, now = host.now, strict = options.strict or nil, timeout = options.timeout or place.provider.timeout,
+  }
   return function(req) return run(self, req) end, { credential = "cookie", provider = place.provider.name }
 end
