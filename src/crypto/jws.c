@@ -175,7 +175,7 @@ static size_t signature_size(const struct ml_jwa *a, const EVP_PKEY *key)
 
 static bool prepare(EVP_MD_CTX *c, const struct ml_jwa *a, EVP_PKEY *key)
 {
-    EVP_PKEY_CTX *pkey = NULL; /* c's */
+    EVP_PKEY_CTX *pkey = NULL;                         /* c's */
     EVP_MD_CTX_set_flags(c, EVP_MD_CTX_FLAG_FINALISE); /* used once: not copied before its end */
     if (EVP_DigestVerifyInit_ex(c, &pkey, a->digest, NULL, NULL, key, NULL) != 1)
         return false;
