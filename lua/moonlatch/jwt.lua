@@ -131,7 +131,8 @@ local function logout_problem(provider, claims, header)
   if claims.nonce ~= nil then return "there is a nonce" end
   local events = claims.events
   local event = type(events) == "table" and events[LOGOUT_EVENT]
-  if type(event) ~= "table" or next(event) ~= nil or next(events, next(events)) ~= nil then return "events is not a logout" end
+  local empty = type(event) == "table" and provider.host.json_encode(event) == "{}" -- a list is no object
+  if not empty or next(events, next(events)) ~= nil then return "events is not a logout" end
   if claims.sid ~= nil and (type(claims.sid) ~= "string" or claims.sid == "" or #claims.sid > 255) then return "sid is no text" end
   if claims.sub ~= nil and not subject_ok(claims.sub) then return "sub is no subject" end
   if claims.sid == nil and claims.sub == nil then return "there is neither sid nor sub" end

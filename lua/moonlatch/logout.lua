@@ -137,7 +137,7 @@ function logout.answer(site, req)
   if flow then return by_header(site, req, flow, id) end
   flow, id = find(site, req, "cookie_id")
   if not flow then return nobody(site, req) end
-  if not is_ours(req) and not proven(site, req, id) then return plain(site, req, 403, "denied") end
+  if not is_ours(req) and not proven(site, req, id) then return plain(site, req, 401, "unauthenticated") end
   return by_cookie(site, req, flow, id)
 end
 

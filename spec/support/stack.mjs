@@ -104,7 +104,8 @@ class Stack {
     environment() {
         const env = {
             OIDC_PROVIDER: this.issuer, CLIENT_ID: CLIENT.id, CLIENT_SECRET: CLIENT.secret,
-            AUTHSERVICE_URL_PREFIX: "/authservice/", REDIRECT_URL: `${this.origin}/authservice/oidc/callback`, SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque", LOGIN_CLIENTS: this.login ? "browsers" : "none",
+            AUTHSERVICE_URL_PREFIX: "/authservice/", REDIRECT_URL: `${this.origin}/authservice/oidc/callback`, SKIP_AUTH_URLS: "/public,/dex", ACCESS_TOKEN_AUTHN: "opaque", OIDC_SCOPES: "openid,email,groups",
+            LOGIN_CLIENTS: this.login ? "browsers" : "none",
             CACHE_ENABLED: "true", AUDIENCES: DEFAULT_AUDIENCE, SERVER_HOSTNAME: "127.0.0.1", SERVER_PORT: String(this.checkPort),
             READINESS_PROBE_PORT: String(this.readinessPort), WEB_SERVER_PORT: String(this.webPort),
             MOONLATCH_WORKERS: String(WORKERS), LOG_LEVEL: "DEBUG", SESSION_STORE_PATH: join(this.dir, "sessions.db"),

@@ -32,7 +32,8 @@ void ml_answer_client(struct ml_exchange *x, const struct ml_decision *d, int lo
     headers[n++] =
         (struct ml_header){plain_text.name, d->content_type.n ? d->content_type : plain_text.value};
     for (size_t i = 0; i < d->client_count; i++)
-        headers[n++] = d->client[i];
+        if (!ml_str_ieq(d->client[i].name, ml_no_store.name)) /* nothing of ours is kept */
+            headers[n++] = d->client[i];
     struct ml_http_response res = {
         .status = d->status, .headers = headers, .header_count = n, .body = d->body};
     ml_exchange_reply(x, &res);
