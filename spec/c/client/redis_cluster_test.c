@@ -19,21 +19,28 @@ static void slots(void **state)
 
 static struct fake east, west;
 static const char *east_says; /* to a GET; %d: the port of the west */
-static unsigned asking;
+static unsigned asking, maps_asked;
 
-/* The east has all slots, as far as it says. */
+/* The east has all slots, as far as both say. */
+static bool say_map(struct fake_peer *p, const struct ml_str *words)
+{
+    char text[128];
+    if (!word_is(words[0], "CLUSTER"))
+        return false;
+    maps_asked++;
+    snprintf(text, sizeof text, "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n", east.port);
+    say(p, text);
+    return true;
+}
+
 static void answer_east(struct fake_peer *p, const struct ml_str *words, size_t count)
 {
     char text[256];
-    if (greet(p, words, count))
+    if (greet(p, words, count) || say_map(p, words))
         return;
-    if (word_is(words[0], "CLUSTER"))
-        snprintf(text, sizeof text, "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$0\r\n\r\n:%d\r\n",
-                 east.port);
-    else
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-        snprintf(text, sizeof text, east_says, west.port);
+    snprintf(text, sizeof text, east_says, west.port);
 #pragma GCC diagnostic pop
     say(p, text);
 }
@@ -41,7 +48,7 @@ static void answer_east(struct fake_peer *p, const struct ml_str *words, size_t 
 static void answer_west(struct fake_peer *p, const struct ml_str *words, size_t count)
 {
     char text[64];
-    if (greet(p, words, count))
+    if (greet(p, words, count) || say_map(p, words))
         return;
     if (word_is(words[0], "ASKING")) {
         asking++;
@@ -85,13 +92,16 @@ static void redirections(void **state)
         struct world w;
         struct ml_err err = {0};
         east_says = cases[i].says;
-        asking = 0;
+        asking = maps_asked = 0;
         open_cluster(&w);
         WAIT_FOR(&w, ml_redis_ready(w.redis, &err), 1000);
         struct answer a = ask(&w, cases[i].command);
         if (cases[i].want ? !strstr(a.text, cases[i].want) : a.error != 0)
             fail_msg("%s: %s", cases[i].says, a.text);
         assert_int_equal(asking, strncmp(cases[i].says, "-ASK 1", 6) == 0 ? 1 : 0);
+        if (!cases[i].want && !asking) /* it moved: the whole map is asked for again, once */
+            run_for(&w, 400);
+        assert_int_equal(maps_asked, !cases[i].want && !asking ? 2 : 1);
         fake_stop(&east);
         close_fake(&w, &west);
     }
@@ -166,6 +176,42 @@ static void hostile_maps(void **state)
     }
 }
 
+/* A sentinel and what it names, in one: a replica at first. */
+static unsigned roles;
+
+static void answer_both(struct fake_peer *p, const struct ml_str *words, size_t count)
+{
+    char text[128];
+    if (word_is(words[0], "SENTINEL"))
+        snprintf(text, sizeof text, "*2\r\n$9\r\n127.0.0.1\r\n$%zu\r\n%d\r\n",
+                 (size_t)snprintf(NULL, 0, "%d", p->fake->port), p->fake->port);
+    else if (word_is(words[0], "SUBSCRIBE"))
+        snprintf(text, sizeof text, "*3\r\n$9\r\nsubscribe\r\n$1\r\nx\r\n:1\r\n");
+    else if (word_is(words[0], "ROLE"))
+        snprintf(text, sizeof text, "%s",
+                 ++roles <= 3 ? "*1\r\n$5\r\nslave\r\n" : "*1\r\n$6\r\nmaster\r\n");
+    else
+        snprintf(text, sizeof text, "+good\r\n");
+    say(p, text);
+}
+
+/* What the sentinel says is not enough: nothing is sent to one that is no master. */
+static void sentinel_names_a_replica(void **state)
+{
+    struct world w;
+    struct fake f;
+    world_loop(&w);
+    fake_start(&f, &w.loop, answer_both);
+    world_connect(&w, (struct ml_redis_options){
+                          .addresses = at_port(f.port), .mode = ML_REDIS_SENTINEL, .master = "m"});
+    struct answer a = ask(&w, "SET k v");
+    assert_int_equal(a.error, ML_E_UNAVAILABLE);
+    assert_non_null(strstr(a.text, "is not the master"));
+    assert_true(ask_until(&w, "SET k v", 1000));
+    assert_int_equal(roles, 4);
+    close_fake(&w, &f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -173,6 +219,7 @@ int main(void)
         cmocka_unit_test(redirections),
         cmocka_unit_test(many_nodes),
         cmocka_unit_test(hostile_maps),
+        cmocka_unit_test(sentinel_names_a_replica),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, NULL, NULL);
