@@ -3,6 +3,10 @@ local header   = env("ID_TOKEN_HEADER", "Authorization")
 local cache    = env.bool("CACHE_ENABLED", false) and env("CACHE_EXPIRATION_MINUTES", "5") .. "m" or "off"
 local asked    = env.bool("ACCESS_TOKEN_AUTHN_ENABLED", true)
 local public   = env.list("SKIP_AUTH_URLS", "")
+local client   = env("CLIENT_ID", "")                    -- without it there is no login, and no session
+local browsers = client ~= ""
+local same     = env("SESSION_SAME_SITE", "Lax")
+local idle     = env("SESSION_IDLE_TIME", "0")           -- seconds; 0: no such limit
 
 if asked and env("ACCESS_TOKEN_AUTHN", "jwt") ~= "opaque" then
   error("ACCESS_TOKEN_AUTHN=" .. env("ACCESS_TOKEN_AUTHN", "jwt") .. " is not available yet; " ..
@@ -27,7 +31,15 @@ return {
   name = "default",
 
   providers = {
-    main = { issuer = env("OIDC_PROVIDER"), ca_file = env("CA_BUNDLE", "") },
+    main = {
+      issuer        = env("OIDC_PROVIDER"),
+      ca_file       = env("CA_BUNDLE", ""),
+      client_id     = client,
+      client_secret = browsers and secret("CLIENT_SECRET") or nil,
+      scopes        = env.list("OIDC_SCOPES", "openid,email"),
+      authorize_url = env("OIDC_AUTH_URL", ""),          -- may be a path: Dex behind the same gateway
+      redirect_url  = env("REDIRECT_URL", ""),
+    },
   },
 
   -- Who is it? Tried from top to bottom; the first that knows the credential answers.
@@ -35,6 +47,11 @@ return {
     authn.kubernetes { enabled = env.bool("KUBERNETES_AUTHN_ENABLED", true), cache = cache,
                        audiences = env.list("AUDIENCES", "istio-ingressgateway.istio-system.svc.cluster.local") },
     authn.opaque     { enabled = asked, provider = "main", header = header, cache = cache },
+    authn.session    { enabled = browsers, provider = "main", header = env("AUTH_HEADER", "Authorization"),
+                       cookie = env("SESSION_COOKIE_NAME", "authservice_session"),
+                       max_age = env("SESSION_MAX_AGE", "86400") .. "s", idle = idle ~= "0" and idle .. "s" or nil,
+                       same_site = (same == "Strict" or same == "None") and same or "Lax",
+                       strict = env.bool("STRICT_SESSION_VALIDATION", false) },
   },
 
   -- What is the user called, and in which groups is he?
@@ -53,5 +70,14 @@ return {
 
   routes = {
     { name = "skip", prefix = public, public = true },
+  },
+
+  -- Where are browsers sent? LOGIN_CLIENTS=all sends everybody, as oidc-authservice did.
+  login = {
+    provider     = "main",
+    clients      = browsers and env("LOGIN_CLIENTS", "browsers") or "none",
+    after_login  = env("AFTER_LOGIN_URL", ""),
+    after_logout = env("AFTER_LOGOUT_URL", ""),
+    homepage     = env("HOMEPAGE_URL", ""),
   },
 }

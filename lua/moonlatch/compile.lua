@@ -60,18 +60,17 @@ function compiler:session(options)
   return made.session
 end
 
--- asks(header, credential) -> true | "failed" | nil: whether a credential is the id of a session, which nobody else is to see (Q7).
+-- asks(header, credential) -> boolean: whether a credential is the id of a session, which nobody else is to see (Q7). While the
+-- session store is down nothing is known to be one: tokens must not depend on that store.
 function compiler:session_asker()
   local host, sessions = self.host, self.sessions
   return function(header, credential)
-    if not session.is_id(credential) then return nil end
+    if not session.is_id(credential) then return false end
     for _, made in pairs(sessions) do
       local own = made.session.header
-      if own and own:lower() == header:lower() then
-        local state = host.session_read(credential)
-        return state == "hit" or state == "failed" and "failed" or nil
-      end
+      if own and own:lower() == header:lower() then return (host.session_read(credential)) == "hit" end
     end
+    return false
   end
 end
 

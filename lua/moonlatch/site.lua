@@ -31,15 +31,17 @@ end
 
 local function not_found(self, req) return self.host.answer(req, 404, "unauthenticated", "text/plain", "there is nothing here") end
 
--- On the check port the gateway passes the request on to the web port.
+-- On the check port the gateway passes the request on to the web port, which has the static files as well.
 local function page(self, req)
-  if not req.web then return self.host.pass(req) end
+  local name = req.path:match("^/site/([%w_]+)$")
+  local ours = PAGES[name or ""]
+  local static = not req.web and req.path:find("^/site/themes/") -- the core has seen that there is such a file
+  if not ours and not static then return not_found(self, req) end
   if req.method ~= "GET" and req.method ~= "HEAD" then
     return self.host.answer(req, 405, "unauthenticated", "text/plain", "", { Allow = "GET, HEAD" })
   end
-  local name = req.path:match("^/site/([%w_]+)$")
-  if not PAGES[name or ""] then return not_found(self, req) end
-  return self.pages:answer(req, 200, "login", name, { title = PAGES[name], link = self.homepage, link_text = "Sign in" })
+  if not req.web then return self.host.pass(req) end
+  return self.pages:answer(req, 200, "login", name, { title = ours, link = self.homepage, link_text = "Sign in" })
 end
 
 local ENDPOINTS = {

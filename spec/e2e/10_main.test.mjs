@@ -127,10 +127,10 @@ describe("verify", () => {
 });
 
 describe("the reserved prefix", () => {
-    it("is 404 but for verify, with and without a credential, for every method", async () => {
+    it("is 404 but for our own places, with and without a credential, for every method", async () => {
         const token = await stack.token("alice");
-        for (const path of ["/authservice", "/authservice/", "/authservice/site/homepage", "/authservice/logout",
-            "/authservice/verifyfoo", "/authservice/oidc/callback?code=x"]) {
+        for (const path of ["/authservice", "/authservice/", "/authservice/site", "/authservice/site/other", "/authservice/logoutfoo",
+            "/authservice/verifyfoo", "/authservice/oidc/callbackfoo"]) {
             for (const method of METHODS) {
                 assert.equal((await stack.check(path, { method })).status, 404, `${method} ${path}`);
                 assert.equal((await stack.check(path, { method, token })).status, 404, `${method} ${path} with a token`);

@@ -40,7 +40,9 @@ describe("pages", function()
     end
     for _, path in ipairs { "/site/", "/site/error", "/site/homepage.html", "/site/../homepage", "/site/homepage/x", "/site/denied", "/other" } do
       assert.equal(404, visit(p, path).status)
+      assert.equal(404, visit(p, path, { web = false }).status)
     end
+    assert.equal("allow", visit(p, "/site/themes/kubeflow/styles.css", { web = false }).action)
   end)
 
   it("are readable: language, title, one heading, main, a view for phones, no script, no style of their own", function()

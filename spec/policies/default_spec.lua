@@ -126,3 +126,81 @@ describe("default", function()
     assert.error_matches(function() load { KUBERNETES_AUTHN_ENABLED = "maybe" } end, "KUBERNETES_AUTHN_ENABLED")
   end)
 end)
+
+describe("default with a client at the provider", function()
+  local function with(env)
+    local all = { CLIENT_ID = "gate", CLIENT_SECRET = "s", KUBERNETES_AUTHN_ENABLED = "false" }
+    for name, value in pairs(env or {}) do all[name] = value end
+    return load(all, { session_cookie = all.SESSION_COOKIE_NAME })
+  end
+
+  it("logs people in", function()
+    local p = with { OIDC_AUTH_URL = "/dex/auth", REDIRECT_URL = "/login/oidc", OIDC_SCOPES = "profile email groups" }
+    local id, started, d = p:idp("main"):login({ email = "alice@example.com", groups = { "a" } }, { path = "/x?y" })
+    assert.equal("/x?y", d.client_headers.Location)
+    assert.equal(1, started.location:find("/dex/auth?client_id=gate&redirect_uri=%2Flogin%2Foidc&response_type=code&scope=openid%20profile%20email%20groups&", 1, true))
+    local answer = p:request { session = id }
+    assert.sends(answer, { ["kubeflow-userid"] = "alice@example.com", ["kubeflow-groups"] = "a", ["Auth-Method"] = "cookie" })
+    assert.steps(answer, "opaque:main:skip session:main:accept")
+    answer = p:request { bearer = id }
+    assert.sends(answer, { ["kubeflow-userid"] = "alice@example.com", ["Auth-Method"] = "header" })
+    assert.equal(1, p:idp("main"):times("userinfo")) -- the session's id was not shown to it
+  end)
+
+  it("takes commas and spaces between scopes, and puts openid first", function()
+    for text, scope in pairs { ["email,openid"] = "openid email", ["openid, email , profile"] = "openid email profile", ["a b,c"] = "openid a b c", [""] = "openid" } do
+      assert.equal(scope, with({ OIDC_SCOPES = text }):idp("main"):start().parameters.scope)
+    end
+    assert.equal("openid email", with():idp("main"):start().parameters.scope)
+  end)
+
+  it("reads the session's settings", function()
+    local p = with { AUTH_HEADER = "X-Auth-Token", SESSION_MAX_AGE = "100", SESSION_IDLE_TIME = "60", SESSION_SAME_SITE = "None", SESSION_COOKIE_NAME = "__Host-s" }
+    local id, _, d = p:idp("main"):login { email = "a" }
+    assert.truthy(d.client_headers["Set-Cookie"][2]:find("^__Host%-s=[%w_-]+; Path=/; Max%-Age=100; HttpOnly; SameSite=None; Secure$"))
+    assert.allowed(p:request { headers = { ["X-Auth-Token"] = id } })
+    p:advance(61)
+    assert.login(p:request { session = id, browser = true })
+    assert.truthy(with({ SESSION_SAME_SITE = "whatever" }))
+    assert.error_matches(function() with { SESSION_MAX_AGE = "soon" } end, "max_age", 1, true)
+    assert.error_matches(function() with { SESSION_COOKIE_NAME = "a b" } end, "is no cookie name", 1, true)
+  end)
+
+  it("asks each time when it is to be strict", function()
+    for _, word in ipairs { "true", "on", "yes", "1" } do -- Q19
+      local p = with { STRICT_SESSION_VALIDATION = word }
+      local id = p:idp("main"):login { email = "a" }
+      for _ = 1, 2 do assert.allowed(p:request { session = id }) end
+      assert.equal(3, p:idp("main"):times("userinfo"))
+    end
+  end)
+
+  it("goes where it is told", function()
+    local p = with { AFTER_LOGIN_URL = "/in", AFTER_LOGOUT_URL = "/", HOMEPAGE_URL = "https://home.example.com/" }
+    local id, _, d = p:idp("main"):login({ email = "a" }, { path = "/x" })
+    assert.equal("/in?next=%2Fx", d.client_headers.Location)
+    d = p:request { endpoint = "logout", method = "POST", path = "/authservice/logout", bearer = id }
+    assert.equal('{"afterLogoutURL":"/"}', d.body)
+    d = p:request { endpoint = "callback", path = "/authservice/oidc/callback" }
+    assert.truthy(d.body:find('href="https://home.example.com/"', 1, true))
+  end)
+
+  it("sends to the login whom it is told to", function()
+    assert.login(with({ LOGIN_CLIENTS = "all" }):request { method = "POST", headers = { Accept = "application/json" } })
+    assert.denied(with({ LOGIN_CLIENTS = "none" }):request { browser = true }, 401)
+    assert.error_matches(function() with { LOGIN_CLIENTS = "some" } end, "it must be one of: browsers, all, none", 1, true)
+  end)
+
+  it("takes an empty secret, as the ancestor did, but not a missing one", function()
+    assert.truthy(with { CLIENT_SECRET = "" })
+    assert.error_matches(function() load({ CLIENT_ID = "gate" }) end, "the secret CLIENT_SECRET is not set", 1, true)
+  end)
+
+  it("has an absolute prefix of its own (Q2)", function()
+    local p = with { AUTHSERVICE_URL_PREFIX = "https://app.example.com/auth" }
+    local started = p:idp("main"):start { scheme = "http" }
+    assert.equal("https://app.example.com/auth/oidc/callback", started.parameters.redirect_uri)
+    assert.truthy(started.decision.client_headers["Set-Cookie"][1]:find("; Secure", 1, true))
+  end)
+end)
+

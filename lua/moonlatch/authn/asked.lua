@@ -16,12 +16,8 @@ local function lead(host, spec, credential, opened)
     host.settle(ticket, "refuse", problem, 0)
     return "invalid", problem
   end
-  local session = spec.is_session and spec.is_session(spec.header, credential)
-  if session == "failed" then
-    host.settle(ticket, "fail", "the session store does not answer")
-    return "unavailable", "the session store does not answer"
-  end
   local unverified = token.peek(host, credential)
+  local session = spec.is_session and spec.is_session(spec.header, credential)
   local foreign = session and "this is the id of a session" or unverified and spec.foreign(unverified.iss)
   if foreign then
     host.settle(ticket, "accept", { skip = foreign }, refused_ttl)
@@ -43,7 +39,7 @@ local function lead(host, spec, credential, opened)
 end
 
 --- spec: { scope = text that tells apart what is asked whom and how, header, cache = seconds (0: only those who wait share an
--- answer), is_session(header, credential) -> true | "failed" | nil: the ids of sessions are nobody else's business,
+-- answer), is_session(header, credential) -> boolean: the ids of sessions are nobody else's business,
 -- foreign(iss) -> why | nil: iss is unverified and may be anything, ask(credential) -> claims | nil, "refuse" | "fail", why }.
 -- Returns run(req) -> outcome, wrapper or why.
 return function(host, spec)
