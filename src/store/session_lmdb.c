@@ -25,7 +25,8 @@ void ml_lmdb_set_why(struct ml_lmdb *s, const char *format, ...)
     va_end(args);
 }
 
-/* Trouble only grows until the writer has dealt with it. */
+/* Under the gate, or on the writer's thread. Trouble only grows until the writer has dealt with it.
+ */
 static void report(struct ml_lmdb *s, enum ml_lmdb_trouble trouble)
 {
     int old = atomic_load(&s->trouble);
@@ -92,8 +93,8 @@ static bool take(struct ml_lmdb *s, uint64_t due_ms, struct ml_lmdb_ops *batch)
 
 static void mend(struct ml_lmdb *s)
 {
-    int trouble = atomic_exchange(&s->trouble, ML_LMDB_FINE);
-    if (trouble == ML_LMDB_FINE || !s->env)
+    int trouble = atomic_load(&s->trouble);
+    if (trouble == ML_LMDB_FINE)
         return;
     ml_lmdb_close(s);
     if (trouble == ML_LMDB_DAMAGED)
@@ -225,11 +226,10 @@ static void get(struct ml_session_link *l, const struct ml_digest *key, ml_sessi
     bool open = s->env != NULL;
     if (open && !ml_guard_run(look_guarded, &look))
         look.rc = MDB_CORRUPTED;
+    if (open && ml_lmdb_trouble_of(look.rc) != ML_LMDB_FINE)
+        report(s, ml_lmdb_trouble_of(look.rc));
     pthread_rwlock_unlock(&s->gate);
     if (open) {
-        enum ml_lmdb_trouble trouble = ml_lmdb_trouble_of(look.rc);
-        if (trouble != ML_LMDB_FINE)
-            report(s, trouble);
         answer_look(&look, done, arg);
         free(look.copy);
         return;

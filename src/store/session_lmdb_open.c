@@ -1,9 +1,10 @@
 /* The LMDB store's file: one process's lock, a look at the file before LMDB trusts it, opening,
  * setting aside, the key beside it. On the writer's thread, but for ml_lmdb_key_read.
  *
- * LMDB trusts its pages (S-174). So: both meta pages are read and judged first, the file must be as
- * long as they say, a header record of our own must be whole, and whatever LMDB does with the map
- * runs guarded (base/guard.h). What is in a record is sealed, and needs no trust. */
+ * LMDB trusts its pages (S-174). So: they are checked first (lmdb_check.h), a header record of our
+ * own must be whole, and whatever LMDB does with the map runs guarded (base/guard.h). What is in a
+ * record is sealed, and needs no trust. */
+#include "store/lmdb_check.h"
 #include "store/session_lmdb_internal.h"
 
 #include "base/clock.h"
@@ -22,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FORMAT = 1, DATABASES = 3, KEPT_ASIDE = 3, OPEN_TRIES = 3, META_BYTES = 152 };
+enum { FORMAT = 1, DATABASES = 3, KEPT_ASIDE = 3, OPEN_TRIES = 3 };
 
 /* Our record in the main database. */
 struct header {
@@ -102,39 +103,6 @@ static void drop_lock(struct ml_lmdb *s)
 
 /* The file ------------------------------------------------------------------------------------ */
 
-static uint64_t number(const uint8_t *p, size_t bytes)
-{
-    uint64_t n = 0;
-    memcpy(&n, p, bytes); /* the file is of this machine's byte order */
-    return n;
-}
-
-static bool is_meta(const uint8_t *p, uint64_t page_bytes)
-{
-    return number(p + 16, 4) == 0xBEEFC0DE && number(p + 20, 4) == 1 &&
-           number(p + 40, 4) == page_bytes;
-}
-
-/* The two meta pages (format 1 of LMDB 0.9 on 64 bits): page header 16, magic 4, version 4, address
- * 8, map size 8, page size 4 (in the first of two database records of 48), last page 8 at 136,
- * transaction 8. NULL: the file may be given to LMDB. */
-static const char *judge(int fd, const struct stat *st)
-{
-    uint8_t a[META_BYTES], b[META_BYTES];
-    if (st->st_size == 0)
-        return NULL;
-    if (pread(fd, a, sizeof a, 0) != sizeof a)
-        return "it is too short";
-    uint64_t page = number(a + 40, 4);
-    if (page < 512 || page > 65536 || (page & (page - 1)) != 0 || !is_meta(a, page))
-        return "it is not an LMDB file";
-    if (pread(fd, b, sizeof b, (off_t)page) != sizeof b || !is_meta(b, page))
-        return "its second meta page is damaged";
-    const uint8_t *newest = number(a + 144, 8) > number(b + 144, 8) ? a : b;
-    uint64_t last = number(newest + 136, 8), pages = (uint64_t)st->st_size / page;
-    return last < pages ? NULL : "it is shorter than it says";
-}
-
 void ml_lmdb_set_aside(struct ml_lmdb *s, const char *why)
 {
     char stamp[48], *to, *pattern = beside(s, ".damaged-*");
@@ -181,7 +149,7 @@ static int look_at_file(struct ml_lmdb *s)
             close(fd);
         return -1;
     }
-    why = judge(fd, &st);
+    why = ml_lmdb_check(fd, st.st_size);
     close(fd);
     if (why)
         ml_lmdb_set_aside(s, why);
@@ -355,6 +323,7 @@ void ml_lmdb_close(struct ml_lmdb *s)
     close_env(s->env, s->txn);
     s->env = NULL;
     s->txn = NULL;
+    atomic_store(&s->trouble, ML_LMDB_FINE); /* what was reported was about this one */
     pthread_rwlock_unlock(&s->gate);
     drop_lock(s);
     ml_lmdb_set_why(s, "it is being opened");

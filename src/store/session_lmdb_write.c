@@ -49,12 +49,32 @@ static void index_key(uint8_t out[INDEX_KEY], const struct ml_digest *index,
     memcpy(out + sizeof *index, key, sizeof *key);
 }
 
+/* A value on pages of its own has their number in front of it, by which they are freed: this is not
+ * looked at when the file is opened. */
+static bool pages_are_right(struct ml_lmdb *s, const MDB_val *v)
+{
+    enum { HEAD = 16, OVERFLOW = 4 };
+    MDB_stat st;
+    uint16_t flags;
+    uint32_t pages;
+    if (mdb_stat(s->txn, s->records, &st) != 0)
+        return false;
+    if (v->mv_size + sizeof(struct ml_digest) < st.ms_psize / 2 - HEAD) /* it is within a leaf */
+        return true;
+    const char *page = (const char *)v->mv_data - HEAD;
+    if (((uintptr_t)page & (st.ms_psize - 1)) != 0)
+        return true; /* it is all the same */
+    memcpy(&flags, page + 10, sizeof flags);
+    memcpy(&pages, page + 12, sizeof pages);
+    return flags == OVERFLOW && pages == (HEAD - 1 + v->mv_size) / st.ms_psize + 1;
+}
+
 /* 0, MDB_NOTFOUND, or an error; a record that cannot be one is MDB_CORRUPTED. */
 static int read_head(struct ml_lmdb *s, const struct ml_digest *key, struct ml_lmdb_head *ret)
 {
     MDB_val k = val(key, sizeof *key), v;
     int rc = mdb_get(s->txn, s->records, &k, &v);
-    if (rc == 0 && v.mv_size < sizeof *ret)
+    if (rc == 0 && (v.mv_size < sizeof *ret || !pages_are_right(s, &v)))
         return MDB_CORRUPTED;
     if (rc == 0)
         memcpy(ret, v.mv_data, sizeof *ret);
