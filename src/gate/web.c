@@ -7,8 +7,6 @@
 #include "gate/theme.h"
 #include "gate/visit.h"
 
-static const char themes[] = "/site/themes";
-
 static void send_file(struct ml_exchange *x, const struct ml_theme_file *file)
 {
     struct ml_header headers[] = {
@@ -23,29 +21,23 @@ static void send_file(struct ml_exchange *x, const struct ml_theme_file *file)
     ml_exchange_reply(x, &res);
 }
 
-/* The static file that v asks for, or NULL. */
-static const struct ml_theme_file *static_file(const struct ml_visit *v)
+static bool reads(struct ml_str method)
 {
-    struct ml_str name = ml_below(v->request.path, themes);
-    bool reads =
-        ml_str_eq(v->request.method, ML_STR("GET")) || ml_str_eq(v->request.method, ML_STR("HEAD"));
-    if (v->request.place != ML_PLACE_PAGE || !name.n || !reads)
-        return NULL;
-    return ml_theme_find(ml_engine_site(v->worker->engine), ml_str(name.p + 1, name.n - 1));
+    return ml_str_eq(method, ML_STR("GET")) || ml_str_eq(method, ML_STR("HEAD"));
 }
 
 static int locate(struct ml_visit *v, const char **why)
 {
     const struct ml_vm *vm = v->worker->vm;
     enum ml_ground ground = ml_places_find(ml_engine_settings(v->worker->engine), &v->request);
-    const struct ml_theme_file *file = static_file(v);
+    struct ml_str name = ml_below(v->request.path, ml_themes);
+    const struct ml_theme_file *file = ml_theme_find(ml_engine_site(v->worker->engine), name);
     *why = "not found\n";
-    if (file) {
+    if (ground == ML_GROUND_PLACE && file && reads(v->request.method)) {
         send_file(v->x, file);
         return -1;
     }
-    if (ground != ML_GROUND_PLACE || !vm || !ml_vm_serves_places(vm) ||
-        ml_below(v->request.path, themes).p)
+    if (ground != ML_GROUND_PLACE || !vm || !ml_vm_serves_places(vm) || name.p)
         return 404;
     return 0;
 }

@@ -32,7 +32,10 @@ static int teardown(void **state)
 
 static const struct ml_theme_file *find(const struct ml_theme *t, const char *name)
 {
-    return ml_theme_find(t, ml_str_z(name));
+    char path[256];
+    snprintf(path, sizeof path, "/%s", name);
+    assert_null(ml_theme_find(t, ml_str_z(name)));
+    return ml_theme_find(t, ml_str_z(path));
 }
 
 static void test_files(void **state)
@@ -51,10 +54,10 @@ static void test_files(void **state)
     assert_string_equal(find(t, "kubeflow/img/l.svg")->type, "image/svg+xml");
     assert_int_equal(find(t, "empty")->body.n, 0);
     assert_non_null(find(t, "d/d/d/in"));
-    static const char *const absent[] = {".hidden",    "link",           "pipe",
-                                         "dir/passwd", "d/d/d/d/deep",   "",
-                                         "kubeflow",   "kubeflow/",      "kubeflow/../empty",
-                                         "/empty",     "kubeflow//s.css"};
+    static const char *const absent[] = {
+        ".hidden",           "link",   "pipe",     "dir/passwd",
+        "d/d/d/d/deep",      "",       "kubeflow", "kubeflow/",
+        "kubeflow/../empty", "/empty", "/",        "kubeflow//s.css"};
     for (size_t i = 0; i < sizeof absent / sizeof absent[0]; i++)
         assert_null(find(t, absent[i]));
     ml_theme_free(t);
