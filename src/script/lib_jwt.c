@@ -20,12 +20,18 @@ static int refuse(lua_State *L, const char *why, const char *blame)
     return blame ? 3 : 2;
 }
 
+/* Of JSON. */
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 /* Pushes the JSON object in text; false, and nothing pushed, when it is none. */
 static bool push_object(lua_State *L, struct ml_str text)
 {
     struct ml_err err;
     size_t i = 0;
-    while (i < text.n && memchr(" \t\r\n", text.p[i], 4))
+    while (i < text.n && is_space(text.p[i]))
         i++;
     return i < text.n && text.p[i] == '{' && ml_lua_push_json(L, text, &err) == ML_OK;
 }
@@ -83,12 +89,12 @@ static int read_keys(struct ml_vm *vm, struct ml_str board, struct ml_jwks **ret
 static int verify(struct ml_vm *vm, struct ml_str token, struct ml_str board, uint32_t algorithms,
                   struct ml_jws *jws, struct ml_buf *out, struct ml_err *err)
 {
-    struct ml_jwks *set;
+    struct ml_jwks *set = NULL;
     int r = ml_jws_parse(token, jws, err);
     if (r != 0)
         return r;
     r = read_keys(vm, board, &set, err);
-    if (r != 0)
+    if (!set)
         return r;
     r = ml_jws_verify(jws, set, algorithms, out, err);
     if (r == ML_E_NOTFOUND && *ml_jwks_complaint(set)) {
