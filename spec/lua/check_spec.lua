@@ -1,6 +1,14 @@
 local checking = require("checking")
 local policy = checking.policy
 
+-- fields: of the provider; session: options of authn.session, beside them.
+local function policy_with_session(fields)
+  local session = fields:match("session = (%b{})") or "{ }"
+  fields = fields:gsub(",? ?session = %b{}", "")
+  return 'local s = ' .. session .. '\ns.provider = "corp"\nreturn { api = 1, providers = { corp = { issuer = "https://login.example.com"' ..
+    (fields ~= "" and ", " .. fields or "") .. ' } },\nauthenticators = { authn.session(s) } }'
+end
+
 local function read(path)
   local file = assert(io.open(path))
   local text = file:read("a")
@@ -86,6 +94,29 @@ describe("the checker", function()
     { "a lower case method", policy 'routes = { { method = "get" } }', 'did you mean "GET"?' },
     { "two routes of one name", policy 'routes = { { name = "a", path = "/a" }, { name = "a", path = "/b" } }', "error[duplicate-name]" },
     { "rules on a public route", policy 'routes = { { path = "/a", public = true, authorize = { } } }', "has no effect on a public route" },
+    { "a session without a client", policy_with_session 'session = { }', "authn.session: provider 'corp' needs 'client_id'" },
+    { "a session's cookie", policy_with_session 'client_id = "g", session = { cookie = "a b" }', "authn.session.cookie is no cookie name" },
+    { "an empty cookie name", policy_with_session 'client_id = "g", session = { cookie = "" }', "authn.session.cookie is no cookie name" },
+    { "strict as text", policy_with_session 'client_id = "g", session = { strict = "often" }', 'authn.session.strict must be a duration such as "500ms", "30s", "5m", "1h", or true or false, not "often"' },
+    { "strict as a number", policy_with_session 'client_id = "g", session = { strict = 5 }', "or true or false, not 5" },
+    { "a parameter of ours (S-080)", policy_with_session 'client_id = "g", authorize_params = { state = "x" }', "policy.providers.corp.authorize_params.state is moonlatch's own; it cannot be set" },
+    { "a redirect_uri of one's own", policy_with_session 'client_id = "g", authorize_params = { redirect_uri = "x" }', "it cannot be set" },
+    { "a response type", policy_with_session 'client_id = "g", authorize_params = { response_type = "token" }', "it cannot be set" },
+    { "a parameter that is none", policy_with_session 'client_id = "g", authorize_params = { ["a b"] = "x" }', "is no parameter name" },
+    { "a parameter as number", policy_with_session 'client_id = "g", authorize_params = { max_age = 5 }', "must be a text, not 5" },
+    { "alg none (S-224)", policy_with_session 'client_id = "g", algorithms = { "none" }', "it must be one of: RS256" },
+    { "HS256", policy_with_session 'client_id = "g", algorithms = { "HS256" }', "it must be one of: RS256" },
+    { "form_post over http (S-236)", policy_with_session 'client_id = "g", response_mode = "form_post", redirect_url = "http://a/authservice/oidc/callback"',
+      "has response_mode form_post: it needs a redirect_url with https" },
+    { "form_post without an address", policy_with_session 'client_id = "g", response_mode = "form_post"', "it needs a redirect_url with https" },
+    { "a response mode in the address", policy_with_session 'client_id = "g", response_mode = "fragment"', "it must be one of: query, form_post" },
+    { "a key that is not there", policy_with_session 'client_id = "g", auth_method = "private_key_jwt"', "provider 'corp' needs 'private_key'" },
+    { "a client secret in clear", policy_with_session 'client_id = "g", client_secret = "s"', "must be a secret, not text" },
+    { "a host with a port", policy 'login = { provider = "corp", hosts = { "a:80" } }', "policy.login.hosts[1] must not have a port" },
+    { "every host", policy 'login = { provider = "corp", hosts = { "*" } }', "policy.login.hosts[1] is no host name" },
+    { "an address of nobody's", policy 'login = { provider = "corp", after_login = "//evil.com" }', "policy.login.after_login must begin with http:// or https://" },
+    { "a script as address", policy 'login = { provider = "corp", homepage = "javascript:x" }', "policy.login.homepage must begin with" },
+    { "a backslash", policy [[login = { provider = "corp", after_logout = "/a\\b" }]], "policy.login.after_logout" },
     { "a login that nobody comes back from", policy 'login = { provider = "corp" }', "error[missing-option]: policy.login: no authn.session has provider 'corp'" },
     { "a later authenticator", 'return { api = 1, providers = { c = { issuer = "https://a" } }, authenticators = {\n'
       .. '  authn.jwt { provider = "c", audience = "a" } } }', "p.lua:2:3: error[not-built]: authn.jwt comes with a later version of moonlatch" },
