@@ -195,6 +195,29 @@ describe("reload", () => {
         await becomes("end");
     });
 
+    // The sanitizers keep freed memory to themselves.
+    it("many, memory bombs among them, leave memory as it was (S-450)", { skip: !!process.env.MOONLATCH_BUILD }, async () => {
+        const resident = async () => total(await stack.metrics(), "process_resident_memory_bytes") / 1e6;
+        const peak = () => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${stack.server.pid}/status`, "utf8"))[1]) / 1000;
+        const sizes = `for n = 4, 30 do local t = {} for i = 1, 15000 do t[i] = ("x"):rep(n * 16 - 40) .. i end end\n${text}`;
+        const bombs = [BROKEN["a memory bomb while loading"], sizes];
+        const reloads = async (count) => {
+            for (let i = 0; i < count; i++) {
+                writeFileSync(stack.policy, i % 4 === 3 ? bombs[(i >> 2) % 2] : marked(`m${i}`));
+                await stack.admin("POST", "/reload");
+            }
+        };
+        await reloads(20);
+        const before = await resident();
+        await reloads(100);
+        const after = await resident();
+        assert.ok(after < before + 2, `${before} MB, ${after} MB`);
+        assert.ok(peak() < 64, `${peak()} MB at most`);
+        writeFileSync(stack.policy, marked("end"));
+        await becomes("end");
+        await until("memory is given back", async () => (await resident()) < before - 1, 5000);
+    });
+
     it("a storm of signals coalesces and ends with the last version", async () => {
         for (let i = 0; i < 500; i++) stack.server.process.kill("SIGHUP");
         writeFileSync(stack.policy, marked("after-the-storm"));

@@ -2,6 +2,7 @@
  * same state, and their sum is bounded by the state's budget. Runs on the worker's thread. */
 #include "script/heap.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,9 +35,11 @@ static void *carve(struct ml_heap *h, size_t class)
 {
     size_t n = (class + 1) * ML_HEAP_GRAIN;
     if ((size_t)(h->end - h->at) < n) {
-        struct ml_heap_slab *slab = malloc(sizeof *slab);
+        bool room = !h->max || h->max - h->held >= sizeof(struct ml_heap_slab);
+        struct ml_heap_slab *slab = room ? malloc(sizeof *slab) : NULL;
         if (!slab)
             return NULL;
+        h->held += sizeof *slab;
         slab->next = h->slabs;
         h->slabs = slab;
         h->at = slab->bytes;

@@ -1,6 +1,7 @@
 /* Memory of one Lua state: small blocks from slabs, large ones from malloc. Lua tells the size of
  * what it frees, so that a small block costs a few instructions; what it allocates is small nearly
- * always. One thread. */
+ * always. A freed block serves its own size only, so that a state that goes through all sizes could
+ * hold many times what it uses: slabs have a bound of their own. One thread. */
 #pragma once
 
 #include <stddef.h>
@@ -13,6 +14,8 @@ struct ml_heap {
     void *free[ML_HEAP_CLASSES]; /* lists of free blocks by size class */
     struct ml_heap_slab *slabs;
     char *at, *end; /* what is left of the newest slab */
+    size_t held;    /* bytes of slabs */
+    size_t max;     /* of them; 0: unbounded */
 };
 
 /* As realloc and free, with sizes: the old one exactly as it was asked for. A zeroed struct is an

@@ -133,6 +133,7 @@ static struct ml_vm *new_vm(struct ml_script *s, struct ml_bundle *b)
     struct ml_vm *vm = ML_NEW(struct ml_vm);
     vm->script = s;
     vm->refs = 1;
+    vm->heap.max = s->options.budget.memory;
     vm->L = lua_newstate(allocate, vm);
     if (!vm->L) {
         free(vm);
