@@ -138,6 +138,18 @@ describe("the reserved prefix", () => {
         }
     });
 
+    it("lets nothing pass but what is there to be read, with blank identity headers", async () => {
+        const token = await stack.token("alice");
+        for (const path of ["/authservice/site/homepage", "/authservice/logout", "/authservice/oidc/callback?code=x",
+            "/authservice/site/themes/kubeflow/styles.css", "/authservice/site/themes/kubeflow/none.css"])
+            for (const method of METHODS) {
+                const answer = await stack.check(path, { method, token });
+                const passes = /homepage|styles/.test(path) && ["GET", "HEAD"].includes(method);
+                assert.equal(answer.status === 200, passes, `${method} ${path}: ${answer.status}`);
+                for (const name of IDENTITY) assert.ok(!answer.headers[name], name);
+            }
+    });
+
     it("ends at a segment: a neighbour of the same beginning is an ordinary path", async () => {
         assert.equal((await stack.check("/authservicefoo")).status, 401);
     });
