@@ -97,21 +97,38 @@ static size_t utf8_length(const unsigned char *p, size_t n)
     return 0;
 }
 
+/* Printable ASCII that needs no escape. */
+static bool plain(unsigned char c)
+{
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+/* What needs a look of its own, at i; returns where it ends. */
+static size_t add_json_special(struct ml_buf *b, struct ml_str s, size_t i)
+{
+    unsigned char c = (unsigned char)s.p[i];
+    size_t len = utf8_length((const unsigned char *)s.p + i, s.n - i);
+    if (c == '"' || c == '\\')
+        ml_buf_printf(b, "\\%c", c);
+    else if (c < 0x20 || c == 0x7f)
+        ml_buf_printf(b, "\\u%04x", c);
+    else if (len == 0)
+        ml_buf_add(b, "\xEF\xBF\xBD", 3);
+    else
+        ml_buf_add(b, s.p + i, len);
+    return i + (len ? len : 1);
+}
+
 bool ml_buf_add_json(struct ml_buf *b, struct ml_str s)
 {
     ml_buf_add(b, "\"", 1);
     for (size_t i = 0; i < s.n;) {
-        unsigned char c = (unsigned char)s.p[i];
-        size_t len = utf8_length((const unsigned char *)s.p + i, s.n - i);
-        if (c == '"' || c == '\\')
-            ml_buf_printf(b, "\\%c", c);
-        else if (c < 0x20 || c == 0x7f)
-            ml_buf_printf(b, "\\u%04x", c);
-        else if (len == 0)
-            ml_buf_add(b, "\xEF\xBF\xBD", 3);
-        else
-            ml_buf_add(b, s.p + i, len);
-        i += len ? len : 1;
+        size_t from = i;
+        while (i < s.n && plain((unsigned char)s.p[i]))
+            i++;
+        ml_buf_add(b, s.p + from, i - from);
+        if (i < s.n)
+            i = add_json_special(b, s, i);
     }
     return ml_buf_add(b, "\"", 1);
 }

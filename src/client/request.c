@@ -193,12 +193,13 @@ int ml_fetch_build(struct ml_fetch **ret, const struct ml_fetch_request *r, cons
         return code;
     size_t bytes = sizeof(struct ml_fetch) + request_bytes(r, host, token);
     struct ml_fetch *f = malloc(bytes);
-    struct ml_fetch_result *result = calloc(1, sizeof *result);
+    struct ml_fetch_result *result = malloc(sizeof *result);
     if (!f || !result) {
         free(f);
         free(result);
         return ml_fail(err, ML_E_NOMEM, "no memory for the request");
     }
+    *result = (struct ml_fetch_result){.error = 0};
     *f = (struct ml_fetch){.result = result, .bytes = bytes, .body_n = r->body.n};
     f->max_body = r->max_body ? r->max_body : MAX_BODY_DEFAULT;
     struct curl_slist *nodes = (struct curl_slist *)(void *)(f + 1);

@@ -52,7 +52,7 @@ void *ml_await_new(lua_State *L, size_t size, void (*cancel)(struct ml_await *),
     struct box *box = lua_newuserdatauv(L, sizeof *box, 0);
     box->await = NULL;
     luaL_setmetatable(L, type_name);
-    struct ml_await *a = ml_xcalloc(1, size);
+    struct ml_await *a = memset(ml_xmalloc(size), 0, size);
     a->refs = 1;
     a->script = vm->script;
     a->run = vm->run;

@@ -238,11 +238,10 @@ struct ml_entry *ml_cache_get(struct ml_cache *c, const struct ml_digest *key)
 
 static struct node *node_new(const struct ml_digest *key, struct ml_entry *e)
 {
-    struct node *n = calloc(1, sizeof *n);
+    struct node *n = malloc(sizeof *n);
     if (!n)
         return NULL;
-    n->key = *key;
-    n->entry = ml_entry_ref(e);
+    *n = (struct node){.key = *key, .entry = ml_entry_ref(e)};
     n->bytes = (uint32_t)(malloc_usable_size(n) + malloc_usable_size(e) + 2 * (size_t)CHUNK);
     return n;
 }

@@ -101,12 +101,12 @@ static enum ml_flight_role lead_locked(struct ml_flights *f, struct flight **lin
 {
     if (!take(&f->keys, f->max_keys))
         return ML_FLIGHT_FULL;
-    struct flight *flight = calloc(1, sizeof *flight);
+    struct flight *flight = malloc(sizeof *flight);
     if (!flight) {
         give_back(&f->keys, 1);
         return ML_FLIGHT_FULL;
     }
-    flight->key = *key;
+    *flight = (struct flight){.key = *key};
     *link = flight;
     return ML_FLIGHT_LEAD;
 }
