@@ -2,7 +2,8 @@
  *
  * fetch: the await box comes first, its arena holds what the request needs beyond Lua's own strings
  * (joined credentials); the transfer holds a reference until its callback has run or it was
- * cancelled. An answer holds the box until somebody reads its headers, which few do. */
+ * cancelled. An answer's headers are looked up in the result when they are asked for, which few
+ * are: their table holds the box. */
 #include "script/internal.h"
 
 #include "base/clock.h"
@@ -166,43 +167,79 @@ static int push_error(lua_State *L, const char *why)
     return 2;
 }
 
-/* Lines of one name are joined (RFC 9110 5.2). Names are lower case already. */
-static void push_headers(lua_State *L, const struct ml_fetch_result *r)
+static const char headers_type[] = "moonlatch.answer_headers";
+static char box_key; /* its address is the key of the box in a table of headers */
+
+/* Pushes the lines of a name joined (RFC 9110 5.2), or nil. Names are lower case already. */
+static void push_header(lua_State *L, const struct ml_fetch_result *r, struct ml_str name)
 {
-    lua_createtable(L, 0, (int)r->header_count);
+    int count = 0;
     for (size_t i = 0; i < r->header_count; i++) {
         const struct ml_header *h = &r->headers[i];
-        lua_pushlstring(L, h->name.p, h->name.n);
-        lua_pushvalue(L, -1);
-        if (lua_rawget(L, -3) == LUA_TNIL) {
-            lua_pop(L, 1);
-            lua_pushlstring(L, h->value.p ? h->value.p : "", h->value.n);
-        } else {
+        if (!ml_str_eq(h->name, name))
+            continue;
+        if (count++ > 0)
             lua_pushliteral(L, ", ");
-            lua_pushlstring(L, h->value.p ? h->value.p : "", h->value.n);
+        lua_pushlstring(L, h->value.p ? h->value.p : "", h->value.n);
+        if (count > 1)
             lua_concat(L, 3);
-        }
-        lua_rawset(L, -3);
     }
+    if (count == 0)
+        lua_pushnil(L);
 }
 
-static const char answer_type[] = "moonlatch.answer";
-static char box_key; /* its address is an answer's key of its box */
-
-/* __index of an answer without headers: makes them. */
-static int answer_index(lua_State *L)
+/* The result behind the table of headers at 1, or NULL when it has all of them in itself. */
+static const struct ml_fetch_result *result_behind(lua_State *L)
 {
-    if (lua_type(L, 2) != LUA_TSTRING || strcmp(lua_tostring(L, 2), "headers") != 0 ||
-        lua_rawgetp(L, 1, &box_key) != LUA_TUSERDATA)
+    luaL_checktype(L, 1, LUA_TTABLE);
+    if (lua_rawgetp(L, 1, &box_key) != LUA_TUSERDATA)
+        return NULL;
+    return ((const struct transfer *)ml_await_check(L, -1))->result;
+}
+
+static int headers_index(lua_State *L)
+{
+    const struct ml_fetch_result *r = result_behind(L);
+    if (!r || lua_type(L, 2) != LUA_TSTRING)
         return 0;
-    const struct transfer *t = ml_await_check(L, -1);
-    push_headers(L, t->result);
-    lua_pushvalue(L, 2);
-    lua_pushvalue(L, -2);
-    lua_rawset(L, 1);
+    push_header(L, r, ml_vm_check_text(L, 2));
+    return 1;
+}
+
+static int headers_next(lua_State *L)
+{
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_settop(L, 2);
+    if (lua_next(L, 1))
+        return 2;
+    lua_pushnil(L);
+    return 1;
+}
+
+/* Who wants to see all of them gets a plain table. */
+static int headers_pairs(lua_State *L)
+{
+    const struct ml_fetch_result *r = result_behind(L);
+    for (size_t i = 0; r && i < r->header_count; i++) {
+        lua_pushlstring(L, r->headers[i].name.p, r->headers[i].name.n);
+        push_header(L, r, r->headers[i].name);
+        lua_rawset(L, 1);
+    }
     lua_pushnil(L);
     lua_rawsetp(L, 1, &box_key);
-    return 1;
+    lua_pushcfunction(L, headers_next);
+    lua_pushvalue(L, 1);
+    lua_pushnil(L);
+    return 3;
+}
+
+/* box: stack index. */
+static void push_headers(lua_State *L, int box)
+{
+    lua_createtable(L, 0, 1);
+    lua_pushvalue(L, box);
+    lua_rawsetp(L, -2, &box_key);
+    luaL_setmetatable(L, headers_type);
 }
 
 static int k_fetch(lua_State *L, int status, lua_KContext ctx)
@@ -211,14 +248,13 @@ static int k_fetch(lua_State *L, int status, lua_KContext ctx)
     const struct ml_fetch_result *r = t->result;
     if (r->error)
         return push_error(L, r->text);
-    lua_createtable(L, 0, 4);
+    lua_createtable(L, 0, 3);
     lua_pushinteger(L, r->status);
     lua_setfield(L, -2, "status");
+    push_headers(L, BOX);
+    lua_setfield(L, -2, "headers");
     lua_pushlstring(L, r->body.p ? r->body.p : "", r->body.n);
     lua_setfield(L, -2, "body");
-    lua_pushvalue(L, BOX);
-    lua_rawsetp(L, -2, &box_key);
-    luaL_setmetatable(L, answer_type);
     return 1;
 }
 
@@ -313,8 +349,9 @@ static int l_sleep(lua_State *L)
 void ml_lib_http(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"fetch", l_fetch}, {"sleep", l_sleep}, {NULL, NULL}};
-    static const luaL_Reg answer[] = {{"__index", answer_index}, {NULL, NULL}};
+    static const luaL_Reg headers[] = {
+        {"__index", headers_index}, {"__pairs", headers_pairs}, {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);
-    ml_vm_new_type(L, answer_type, answer);
+    ml_vm_new_type(L, headers_type, headers);
     lua_pop(L, 1);
 }

@@ -39,6 +39,14 @@ static void test_fetch(void **state)
     static const char *const bodies[] = {
         "local r = host.fetch { url = at .. '/ok' }\n"
         "assert(r.status == 200 and r.body == 'hello' and r.headers['x-kind'] == 'Good') allow()",
+        "local r, seen = host.fetch { url = at .. '/ok' }, {}\n"
+        "assert(r.headers['x-kind'] == 'Good' and r.headers.absent == nil and r.headers[1] == "
+        "nil)\n"
+        "for name, value in pairs(r.headers) do seen[name] = value end\n"
+        "assert(seen['x-kind'] == 'Good' and r.headers['x-kind'] == 'Good' and not "
+        "r.headers.absent)\n"
+        "for name in pairs(r.headers) do assert(seen[name], 'no text') seen[name] = nil end\n"
+        "for name in pairs(seen) do error(name) end allow()",
         "local ok, r = pcall(host.fetch, { url = at .. '/500' }) assert(ok and r.status == 500) "
         "allow()",
         "local r = host.fetch { url = at .. '/echo', method = 'POST', body = 'x=1', timeout = 2,\n"
