@@ -11,6 +11,7 @@ local text = require("moonlatch.text")
 local headers = {}
 
 local MAX = 32 -- upstream headers of one decision
+local type, find, concat = type, string.find, table.concat
 
 --- All header names of a policy as written, sorted without regard to case. Raises a text for one name in two spellings.
 function headers.names(policy)
@@ -43,9 +44,11 @@ local function field_value(part)
       value = identity.claim(id.claims, path)
     else
       value = id.values[field]
-      if value == nil then value = id.about[field] end
+      if value ~= nil then return type(value) == "table" and concat(value, ",") or value end -- a text or a list of texts
+      value = id.about[field]
     end
     if value == nil then return default end
+    if type(value) == "string" then return value end
     return identity.text(value) or false
   end
 end
@@ -56,12 +59,12 @@ local function parse(source)
   for _, part in ipairs(parts) do
     if type(part) == "table" then part.value = field_value(part) end
   end
-  return parts
+  local only = #parts == 1 and type(parts[1]) == "table" and parts[1] -- "{user}", the usual template
+  return only or parts
 end
 
 -- The parts joined; nil when a value is missing; false and the field that is no text.
 local function join(parts, id)
-  if #parts == 1 and type(parts[1]) == "table" then return parts[1].value(id), parts[1].field end
   local out = {}
   for i = 1, #parts do
     local part = parts[i]
@@ -70,13 +73,15 @@ local function join(parts, id)
     if not value then return value, part.field end
     out[i] = value
   end
-  return table.concat(out)
+  return concat(out)
 end
 
 -- One header's text; nil when a value is missing (then it is not sent); false and why when it cannot be sent.
 local function render(host, name, parts, id)
-  local whole, field = join(parts, id)
+  local whole, field
+  if parts.value then whole, field = parts.value(id), parts.field else whole, field = join(parts, id) end
   if whole == nil then return nil end
+  if whole and #whole <= text.MAX and find(whole, "^[ -~]*$") then return whole end -- the usual one
   if whole == false then return false, ("header %s: {%s} is no text"):format(name, field) end
   local problem = text.problem(host, whole)
   if problem then return false, ("header %s %s"):format(name, problem) end

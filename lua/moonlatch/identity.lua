@@ -7,6 +7,8 @@ local text = require("moonlatch.text")
 
 local identity = {}
 
+local type, find = type, string.find
+
 local GROUPS_MAX = 1000
 
 -- A refusal: what is wrong with the caller's claims, "reject" (401: not a usable credential) or "deny" (403).
@@ -57,7 +59,14 @@ end
 local function claim_source(paths)
   local words = {}
   for i, path in ipairs(paths) do words[i] = "claim " .. path end
-  local missing = "claim " .. table.concat(paths, ", ")
+  local missing, first = "claim " .. table.concat(paths, ", "), paths[1]
+  if #paths == 1 then
+    return function(claims)
+      local value = claims[first]
+      if value == nil then value = identity.claim(claims, first) end
+      return value, missing
+    end
+  end
   return function(claims)
     for i = 1, #paths do
       local value = identity.claim(claims, paths[i])
@@ -98,14 +107,14 @@ local function value_of(host, name, spec)
       if spec.required or name == "user" then refuse("reject", what .. " is missing") end
       return nil
     end
-    value = checked(name, value, what)
+    if type(value) ~= "string" then value = checked(name, value, what) end
     if transform then return transform(value) end
     return value
   end
 end
 
 local function check_user(host, user)
-  if math.type(user) == "integer" then user = tostring(user) end
+  if type(user) ~= "string" and math.type(user) == "integer" then user = tostring(user) end
   if type(user) ~= "string" or user == "" then refuse("reject", "the user is empty or no text") end
   local problem = text.name_problem(host, user)
   if problem then refuse("deny", "the user's name " .. problem) end
@@ -113,26 +122,29 @@ local function check_user(host, user)
 end
 
 local function group_problem(host, group)
-  if #group <= text.MAX and group:find("^[!-+--~]+$") then return nil end -- the usual name: no space, no comma
   if group == "" then return "is empty" end
   local problem = text.name_problem(host, group)
   if not problem and group:find(",", 1, true) then return "has a comma" end
   return problem
 end
 
-local function check_groups(host, groups)
+-- given: by a custom function, as it is; any other value is a text or list already.
+local function check_groups(host, groups, given)
   if groups == nil or groups == "" then groups = {} end
   if type(groups) == "string" then groups = { groups } end
-  if not text.is_list(groups) then refuse("reject", "groups are no list of texts") end
+  if given and not text.is_list(groups) then refuse("reject", "groups are no list of texts") end
   if #groups > GROUPS_MAX then refuse("deny", "the user has more than 1000 groups") end
-  local bytes = 0
+  local bytes, max = 0, text.MAX
   for i = 1, #groups do
     local group = groups[i]
-    local problem = group_problem(host, group)
-    if problem then refuse("deny", "a group's name " .. problem) end
-    bytes = bytes + #group + 1
+    local n = #group
+    if n > max or not find(group, "^[!-+--~]+$") then -- not the usual name: printable ASCII, no space, no comma
+      local problem = group_problem(host, group)
+      if problem then refuse("deny", "a group's name " .. problem) end
+    end
+    bytes = bytes + n + 1
   end
-  if bytes > text.MAX + 1 then refuse("deny", "the user's groups are longer than 16 KiB") end
+  if bytes > max + 1 then refuse("deny", "the user's groups are longer than 16 KiB") end
   return groups
 end
 
@@ -189,10 +201,11 @@ local function map_all(host, steps, claims, given)
   local values = {}
   for i = 1, #steps do
     local step = steps[i]
-    local name, check, value = step.name, step.check, nil
-    if check then value = given[name] end
-    if value == nil then value = step.value(claims, values) end
-    if check then value = check(host, value) end
+    local name, check = step.name, step.check
+    local own = check and given[name]
+    local value = own
+    if not check or own == nil then value = step.value(claims, values) end
+    if check then value = check(host, value, own ~= nil) end
     values[name] = value
   end
   return values

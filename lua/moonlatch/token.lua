@@ -22,15 +22,12 @@ function token.issuer(host, text)
   return claims and type(claims.iss) == "string" and claims.iss or nil
 end
 
---- The earliest of some moments, of which each may be nil or, in a token that nobody has verified, anything: past it an answer
+--- The earlier of two moments, of which each may be nil or, in a token that nobody has verified, anything: past it an answer
 -- about the token is not kept. nil when there is none.
-function token.earliest(...)
-  local first
-  for i = 1, select("#", ...) do
-    local moment = select(i, ...)
-    if type(moment) == "number" and (not first or moment < first) then first = moment end
-  end
-  return first
+function token.earlier(a, b)
+  if type(a) ~= "number" then a = nil end
+  if type(b) ~= "number" then return a end
+  return a and a < b and a or b
 end
 
 return token

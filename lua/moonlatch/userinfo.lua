@@ -3,6 +3,8 @@ local jwt = require("moonlatch.jwt")
 
 local userinfo = {}
 
+local BRACE = 123 -- "{"
+
 -- RFC 6750 section 3.1: a 400 may say invalid_token as well.
 local function says_invalid_token(host, answer)
   if (answer.headers["www-authenticate"] or ""):find('error="?invalid_token') then return true end
@@ -12,9 +14,10 @@ end
 
 -- The content type decides how an answer is read (S-231).
 local function claims_of(provider, answer)
-  if (answer.headers["content-type"] or ""):lower():find("^application/jwt") then return jwt.userinfo(provider, answer.body) end
-  local claims, why = provider.host.json_decode(answer.body)
-  if type(claims) ~= "table" or not answer.body:sub(1, 64):find("^%s*{") then return nil, why or "no JSON object" end
+  local kind, body = answer.headers["content-type"], answer.body
+  if kind and kind ~= "application/json" and kind:lower():find("^application/jwt") then return jwt.userinfo(provider, body) end
+  local claims, why = provider.host.json_decode(body)
+  if type(claims) ~= "table" or body:byte() ~= BRACE and not body:sub(1, 64):find("^%s*{") then return nil, why or "no JSON object" end
   return claims
 end
 

@@ -25,7 +25,7 @@ local function lead(host, spec, credential, opened)
   end
   local claims, verdict, why = spec.ask(credential)
   if claims then
-    local expires = token.earliest(claims.exp, unverified and unverified.exp)
+    local expires = token.earlier(claims.exp, unverified and unverified.exp)
     -- With room for what the chain keeps in it, so that it need not grow.
     local wrapper = { claims = claims, expires = expires, map = nil, member = nil, kept = nil }
     return "accept", host.settle(ticket, "accept", wrapper, spec.cache, expires)
