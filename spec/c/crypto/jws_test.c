@@ -8,6 +8,7 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/rsa.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -61,19 +62,25 @@ static void refused(const char *token, const struct ml_jwks *set, int code, cons
         fail_msg("%s: %d '%s', wanted %d '%s'", token, e, err.text, code, why);
 }
 
-/* Whatever the header says, the signature is the one of the Ed25519 key. */
-static void sign_any(struct ml_buf *out, const char *header, const char *payload)
+/* Signs whatever the header says. pss_salt: bytes of it; -1: not PSS. */
+static void sign_with(struct ml_buf *out, const char *pem, int pss_salt, const char *header,
+                      const char *payload)
 {
-    uint8_t signature[64];
+    uint8_t signature[512];
     size_t n = sizeof signature;
-    BIO *bio = BIO_new_mem_buf(ED25519_PEM, -1);
+    BIO *bio = BIO_new_mem_buf(pem, -1);
     EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
     EVP_MD_CTX *c = EVP_MD_CTX_new();
+    EVP_PKEY_CTX *pkey = NULL;
     ml_buf_clear(out);
     ml_base64url_encode(ml_str_z(header), out);
     ml_buf_add(out, ".", 1);
     ml_base64url_encode(ml_str_z(payload), out);
-    assert_int_equal(EVP_DigestSignInit(c, NULL, NULL, NULL, key), 1);
+    assert_int_equal(
+        EVP_DigestSignInit_ex(c, &pkey, pss_salt < 0 ? NULL : "SHA256", NULL, NULL, key, NULL), 1);
+    if (pss_salt >= 0)
+        assert_true(EVP_PKEY_CTX_set_rsa_padding(pkey, RSA_PKCS1_PSS_PADDING) == 1 &&
+                    EVP_PKEY_CTX_set_rsa_pss_saltlen(pkey, pss_salt) == 1);
     assert_int_equal(EVP_DigestSign(c, signature, &n, (uint8_t *)out->p, out->n), 1);
     ml_buf_add(out, ".", 1);
     ml_base64url_encode(ml_str((char *)signature, n), out);
@@ -81,6 +88,11 @@ static void sign_any(struct ml_buf *out, const char *header, const char *payload
     EVP_MD_CTX_free(c);
     EVP_PKEY_free(key);
     BIO_free(bio);
+}
+
+static void sign_any(struct ml_buf *out, const char *header, const char *payload)
+{
+    sign_with(out, ED25519_PEM, -1, header, payload);
 }
 
 static void vectors(void **state)
@@ -470,6 +482,51 @@ static void ecdsa_edges(void **state)
     ml_jwks_unref(set);
 }
 
+/* RFC 7518 section 3.4: r and s have the curve's length. Of P-521 each begins with a zero byte
+ * often enough: without it the numbers are the same, and the token is another one. */
+static void short_halves(void **state)
+{
+    struct ml_jwks *set = SET(KEY(P521_JWK));
+    struct ml_buf token, raw;
+    struct ml_err err;
+    ml_buf_init(&token, ML_JWS_MAX);
+    ml_buf_init(&raw, 256);
+    size_t dot;
+    do {
+        sign_for(&token, P521_PEM, "");
+        dot = (size_t)(strrchr(token.p, '.') - token.p);
+        ml_buf_clear(&raw);
+        assert_true(ml_base64url_decode(ml_str_z(token.p + dot + 1), &raw));
+        assert_int_equal(raw.n, 132);
+    } while (raw.p[0] || raw.p[66]);
+    assert_int_equal(outcome(token.p, set, ALL, &err), 0);
+    memmove(raw.p, raw.p + 1, 65);
+    memmove(raw.p + 65, raw.p + 67, 65);
+    token.n = dot + 1;
+    ml_base64url_encode(ml_str(raw.p, 130), &token);
+    ml_buf_add(&token, "", 1);
+    refused(token.p, set, ML_E_NOTFOUND, "fits no key");
+    ml_buf_done(&token);
+    ml_buf_done(&raw);
+    ml_jwks_unref(set);
+}
+
+/* RFC 7518 section 3.5: the salt is as long as the hash. */
+static void pss_salts(void **state)
+{
+    static const int salts[] = {0, 20, 31, 32, 33, 222};
+    struct ml_jwks *set = SET(KEY(RSA_JWK));
+    struct ml_buf token;
+    struct ml_err err;
+    ml_buf_init(&token, ML_JWS_MAX);
+    for (size_t i = 0; i < sizeof salts / sizeof salts[0]; i++) {
+        sign_with(&token, RSA_PEM, salts[i], "{\"alg\":\"PS256\"}", "{}");
+        assert_int_equal(outcome(token.p, set, ALL, &err), salts[i] == 32 ? 0 : ML_E_NOTFOUND);
+    }
+    ml_buf_done(&token);
+    ml_jwks_unref(set);
+}
+
 /* Every single bit of a valid token of each kind; where the change leaves the same bytes behind it
  * would be another spelling, and there is none. */
 static void no_bit_changes(void **state)
@@ -591,6 +648,7 @@ int main(void)
         cmocka_unit_test(forms),          cmocka_unit_test(sizes),
         cmocka_unit_test(kid_selects),    cmocka_unit_test(tries),
         cmocka_unit_test(bound_keys),     cmocka_unit_test(ecdsa_edges),
+        cmocka_unit_test(short_halves),   cmocka_unit_test(pss_salts),
         cmocka_unit_test(no_bit_changes), cmocka_unit_test(signing_keys),
         cmocka_unit_test(threads),        cmocka_unit_test(cost),
     };
