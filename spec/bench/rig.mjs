@@ -84,7 +84,7 @@ export function wrk({ port, seconds, connections = 64, script, target = "/app/pa
   return new Promise((resolve) => {
     let out = "";
     child.stdout.on("data", (chunk) => (out += chunk));
-    child.on("exit", () => {
+    child.on("close", () => { // not "exit": that may come before the last of its output
       const unit = { us: 1e-3, ms: 1, s: 1000 };
       const p99 = /99%\s+([\d.]+)(us|ms|s)/.exec(out);
       resolve({
