@@ -26,10 +26,11 @@ static const char *hopeless(const struct ml_redis *r);
 static void node_up(struct ml_redis_conn *c)
 {
     struct ml_redis_node *node = c->owner_arg;
-    if (node->why[0])
+    if (node->reported)
         ml_log(ML_LOG_INFO, "Redis answers again", ML_FZ("host", node->address.host),
                ML_FZ("port", node->address.port));
-    node->why[0] = '\0';
+    node->reported = false;
+    node->why[0] = node->client->ping_why[0] = '\0';
     ml_redis_unpark(node->client, NULL);
 }
 
@@ -40,12 +41,15 @@ static void node_down(struct ml_redis_conn *c, const char *why)
     node->conn = NULL;
     if (r->closing || !node->used)
         return;
-    if (!node->why[0])
-        ml_log(ML_LOG_WARN, "Redis does not answer", ML_FZ("error", why));
     if (c->up_ms && uv_now(r->loop) - c->up_ms >= ML_REDIS_STEADY_MS)
         node->failures = 0;
     snprintf(node->why, sizeof node->why, "%s", why);
     node->retry_ms = ml_redis_retry_at(r, ++node->failures);
+    /* That an idle connection was closed is no news, if the next one comes up. */
+    if (!node->reported && (node->failures > 1 || !c->up_ms || !TAILQ_EMPTY(&c->commands))) {
+        ml_log(ML_LOG_WARN, "Redis does not answer", ML_FZ("error", why));
+        node->reported = true;
+    }
     ml_redis_plan(r, node->retry_ms);
     if (r->setup->mode == ML_REDIS_SENTINEL)
         ml_redis_watch_doubt(r);
@@ -87,6 +91,7 @@ void ml_redis_node_use(struct ml_redis_node *node, const struct ml_redis_address
     node->address = *address;
     node->failures = 0;
     node->slots = 0;
+    node->reported = false;
     node->retry_ms = uv_now(node->client->loop);
     snprintf(node->why, sizeof node->why, "%s", old ? "Redis: a new master" : "");
     ml_redis_plan(node->client, node->retry_ms);

@@ -128,6 +128,7 @@ struct ml_redis_node {
     uint64_t retry_ms;
     unsigned failures, slots;
     char why[256];
+    bool reported; /* that it does not answer */
 };
 
 /* A connection to one of several places, tried in turn. */

@@ -15,7 +15,8 @@ static bool host_ok(struct ml_str host)
 {
     for (size_t i = 0; i < host.n; i++) {
         char c = ml_lower(host.p[i]);
-        bool ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || memchr("-._:", c, 4);
+        bool ok = (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
+                  c == '_' || c == ':';
         if (!ok)
             return false;
     }

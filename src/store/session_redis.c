@@ -7,6 +7,10 @@
  * An index entry is there before its record is: a kill that comes in between leaves the entry, and
  * the next one finds it. Entries of records that are gone stay until their time; nobody minds.
  *
+ * A Redis user needs ~moonlatch:* and &moonlatch:events, and: get set del eval zadd zrange zrem
+ * zremrangebyscore pexpireat publish subscribe ping select; role, asking, cluster|slots where they
+ * apply.
+ *
  * The store is any thread's; a link, and all that it starts, belongs to its loop's thread. */
 #include "store/session_redis_internal.h"
 
@@ -15,15 +19,12 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 
 enum {
     HEAD = 32, /* in front of a value */
     TOKEN = 32,
     LOCKS_MAX = 1024, /* held by a link */
 };
-
-#define CHANNEL "moonlatch:events"
 
 struct store {
     struct ml_redis_setup *setup;
@@ -42,6 +43,8 @@ struct ml_session_link {
     uv_loop_t *loop;
     struct locks locks;
     size_t lock_count;
+    struct ml_session_redis_notes notes;
+    unsigned parts; /* not closed yet: the notes, the client */
     void (*closed)(void *ctx);
     void *closed_ctx;
 };
@@ -247,12 +250,12 @@ static struct lock *find_lock(struct ml_session_link *l, const struct ml_digest 
     return NULL;
 }
 
-static void forget_old_locks(struct ml_session_link *l)
+static void forget_locks_until(struct ml_session_link *l, uint64_t until_ms)
 {
     struct lock *lock, *next;
     for (lock = TAILQ_FIRST(&l->locks); lock; lock = next) {
         next = TAILQ_NEXT(lock, link);
-        if (lock->until_ms <= uv_now(l->loop))
+        if (lock->until_ms <= until_ms)
             forget_lock(l, lock);
     }
 }
@@ -291,7 +294,7 @@ static void take_lock(struct ml_session_link *l, const struct ml_digest *key, ui
 {
     char text[ML_SESSION_REDIS_KEY], life[24];
     struct ml_session_answer answer = {0};
-    forget_old_locks(l);
+    forget_locks_until(l, uv_now(l->loop));
     if (find_lock(l, key)) { /* our own: taken */
         done(arg, &answer);
         return;
@@ -331,14 +334,13 @@ static void release_lock(struct ml_session_link *l, const struct ml_digest *key)
 
 static void publish(struct ml_session_link *l, struct ml_str message)
 {
-    struct ml_str args[] = {ML_STR("PUBLISH"), ML_STR(CHANNEL), message};
-    ml_redis_call(l->redis, args, 3, 0, NULL, NULL);
+    ml_session_redis_publish(&l->notes, message);
 }
 
 static void on_message(struct ml_session_link *l, void (*fn)(void *ctx, struct ml_str message),
                        void *ctx)
 {
-    ml_redis_subscribe(l->redis, CHANNEL, fn, ctx);
+    ml_redis_subscribe(l->redis, ML_SESSION_REDIS_CHANNEL, fn, ctx);
 }
 
 static bool ready(struct ml_session_link *l, struct ml_err *err)
@@ -361,17 +363,20 @@ static int link_to(void *store, uv_loop_t *loop, struct ml_session_link **ret, s
         free(l);
         return ml_fail(err, r, "Redis: no client");
     }
+    ml_session_redis_notes_init(&l->notes, l->redis, loop);
+    l->parts = 2;
     *ret = l;
     return 0;
 }
 
-static void on_closed(void *ctx)
+static void on_part_closed(void *ctx)
 {
     struct ml_session_link *l = ctx;
+    if (--l->parts > 0)
+        return;
     void (*closed)(void *ctx) = l->closed;
     void *closed_ctx = l->closed_ctx;
-    while (!TAILQ_EMPTY(&l->locks))
-        forget_lock(l, TAILQ_FIRST(&l->locks));
+    forget_locks_until(l, UINT64_MAX);
     free(l);
     closed(closed_ctx);
 }
@@ -380,7 +385,8 @@ static void unlink_from(struct ml_session_link *l, void (*closed)(void *ctx), vo
 {
     l->closed = closed;
     l->closed_ctx = ctx;
-    ml_redis_close(l->redis, on_closed, l);
+    ml_session_redis_notes_close(&l->notes, on_part_closed, l);
+    ml_redis_close(l->redis, on_part_closed, l);
 }
 
 static void store_close(void *store)

@@ -243,6 +243,32 @@ static void messages(void **state)
     place_close(&p);
 }
 
+/* What could not be said is said later. */
+static void messages_wait(void **state)
+{
+    struct place p;
+    struct server s;
+    struct heard heard = {0};
+    server_start(&s, "--databases", "2");
+    place_open(&p, (struct ml_redis_options){.addresses = at_port(s.port)});
+    redis->on_message(p.link, on_message, &heard);
+    WAIT_FOR(&p.w, heard.lost == 1, 1000);
+    server_kill(&s);
+    WAIT_FOR(&p.w, heard.lost == 2, 1000);
+    redis->publish(p.link, ML_STR("said while it was down"));
+    for (int i = 0; i < 100; i++) /* 64 wait, the rest is given up */
+        redis->publish(p.link, ML_STR("too much"));
+    server_run(&s);
+    WAIT_FOR(&p.w, heard.count >= 64, 2000);
+    run_for(&p.w, 300);
+    assert_int_equal(heard.count, 64);
+    server_kill(&s);
+    WAIT_FOR(&p.w, heard.lost == 4, 1000);
+    redis->publish(p.link, ML_STR("never"));
+    place_close(&p);
+    server_stop(&s);
+}
+
 /* S-420, S-421: an outage is an error, never "not found". */
 static void outage(void **state)
 {
@@ -320,13 +346,52 @@ static void eviction(void **state)
     server_stop(&s);
 }
 
+/* The least that a Redis user must be allowed, as session_redis.c says it; and no more than one
+ * command a get. */
+static void least_rights(void **state)
+{
+    struct place p;
+    struct heard heard = {0};
+    cli(server.port, "FLUSHALL");
+    assert_non_null(strstr(
+        cli(server.port, "ACL SETUSER ml on '>pw' resetchannels '~moonlatch:*' '&moonlatch:events' "
+                         "-@all +get +set +del +eval +zadd +zrange +zrem +zremrangebyscore "
+                         "+pexpireat +publish +subscribe +ping +select"),
+        "OK"));
+    place_open(&p, (struct ml_redis_options){
+                       .addresses = at_port(server.port), .user = "ml", .password = "pw", .db = 1});
+    redis->on_message(p.link, on_message, &heard);
+    assert_true(put_indexed(&p, 1, "v", 1, 0, 60000, 100)->found);
+    assert_true(put_indexed(&p, 1, "w", 2, 1, 60000, 100)->found);
+    assert_true(lock(&p, 1, 1000)->found);
+    unlock(&p, 1);
+    assert_true(lock(&p, 1, 1000)->found);
+    WAIT_FOR(&p.w, heard.lost == 1, 1000);
+    redis->publish(p.link, ML_STR("x"));
+    WAIT_FOR(&p.w, heard.count == 1, 1000);
+    cli(server.port, "CONFIG RESETSTAT");
+    for (int i = 0; i < 10; i++)
+        assert_true(get(&p, 1)->found);
+    const char *stats = cli(server.port, "INFO commandstats");
+    assert_non_null(strstr(stats, "cmdstat_get:calls=10,"));
+    assert_null(strstr(stats, "cmdstat_eval"));
+    assert_int_equal(kill_all(&p, 100)->key_count, 1);
+    assert_true(put(&p, 2, "v", 1, 0, 60000)->found);
+    assert_true(remove_one(&p, 2)->found);
+    cli(server.port, "ACL DELUSER ml");
+    place_close(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(records),    cmocka_unit_test(ends),     cmocka_unit_test(foreign_values),
-        cmocka_unit_test(sizes),      cmocka_unit_test(kills),    cmocka_unit_test(kills_many),
-        cmocka_unit_test(index_ends), cmocka_unit_test(locks),    cmocka_unit_test(messages),
-        cmocka_unit_test(outage),     cmocka_unit_test(eviction),
+        cmocka_unit_test(records),        cmocka_unit_test(ends),
+        cmocka_unit_test(foreign_values), cmocka_unit_test(sizes),
+        cmocka_unit_test(kills),          cmocka_unit_test(kills_many),
+        cmocka_unit_test(index_ends),     cmocka_unit_test(locks),
+        cmocka_unit_test(messages),       cmocka_unit_test(messages_wait),
+        cmocka_unit_test(least_rights),   cmocka_unit_test(outage),
+        cmocka_unit_test(eviction),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, start, stop);
