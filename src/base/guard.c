@@ -26,8 +26,7 @@ static void on_fault(int number)
 
 void ml_guard_install(void)
 {
-    /* NODEFER: the jump leaves the mask as it is, so that sigsetjmp need not save it. */
-    struct sigaction old, action = {.sa_handler = on_fault, .sa_flags = SA_NODEFER | SA_ONSTACK};
+    struct sigaction old, action = {.sa_handler = on_fault, .sa_flags = SA_ONSTACK};
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < SIGNALS; i++) {
         if (sigaction(signals[i], &action, &old) == 0 && old.sa_handler != on_fault)
@@ -38,7 +37,7 @@ void ml_guard_install(void)
 
 bool ml_guard_run(void (*fn)(void *arg), void *arg)
 {
-    if (sigsetjmp(way_back, 0) != 0) {
+    if (sigsetjmp(way_back, 1) != 0) {
         guarded = 0;
         return false;
     }

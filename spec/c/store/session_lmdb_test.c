@@ -1,6 +1,8 @@
 /* The LMDB store: what it keeps, in which order it lets go, and who may have it. */
 #include "c/store/lmdb_world.h"
 
+#include <pthread.h>
+
 enum { LONG = 3600 * 1000 };
 
 static void keeps_and_removes(void **state)
@@ -251,6 +253,60 @@ static void the_key_is_kept(void **state)
     assert_string_equal(text, "a key of forty-three letters");
 }
 
+struct worker {
+    pthread_t thread;
+    void *store;
+    unsigned first, wrong;
+};
+
+/* A worker: a loop and a link of its own, and keys that nobody else writes. */
+static void *work(void *arg)
+{
+    enum { ROUNDS = 120, KEYS = 10 };
+    struct worker *me = arg;
+    struct world w = {.store = me->store};
+    bool there[KEYS] = {false};
+    unsigned seed = me->first;
+    if (uv_loop_init(&w.loop) != 0 || ml_session_lmdb.link(w.store, &w.loop, &w.link, NULL) != 0)
+        abort();
+    for (int i = 0; i < ROUNDS; i++) {
+        unsigned k = (unsigned)rand_r(&seed) % KEYS, n = me->first + k;
+        if (rand_r(&seed) % 3) {
+            me->wrong += put(&w, n, "x", LONG, 0, me->first).found == there[k];
+            there[k] = true;
+        } else {
+            me->wrong += end(&w, n).found != there[k];
+            there[k] = false;
+        }
+        me->wrong += get(&w, n).found != there[k];
+    }
+    ml_session_lmdb.unlink(w.link, on_unlinked, &w);
+    uv_run(&w.loop, UV_RUN_DEFAULT);
+    me->wrong += !w.closed || uv_loop_close(&w.loop) != 0;
+    return NULL;
+}
+
+static void many_workers(void **state)
+{
+    struct world w;
+    struct worker workers[4];
+    world_open(&w);
+    for (unsigned i = 0; i < 4; i++) {
+        workers[i] = (struct worker){.store = w.store, .first = 1000 * (i + 1)};
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < 50; i++) {
+        usleep(2000);
+        stats(&w);
+        get(&w, 1000);
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_int_equal(workers[i].wrong, 0);
+    }
+    world_close(&w);
+}
+
 int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, make_directory, remove_directory)
@@ -266,6 +322,7 @@ int main(void)
         TEST(one_process_at_a_time),
         TEST(readers_are_bounded),
         TEST(the_key_is_kept),
+        TEST(many_workers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,11 +7,13 @@
 #include "store/session_record.h"
 #include "store/tombstone.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -523,6 +525,58 @@ static void tombstones(void **state)
     ml_tombstones_free(t);
 }
 
+/* Two workers at the same sessions: whoever sees one after its end was answered is wrong. */
+struct worker {
+    pthread_t thread;
+    struct ml_sessions *sessions;
+    _Atomic(const char *) *shared; /* an id, or NULL while there is none */
+    unsigned wrong;
+};
+
+static void *read_shared(void *arg)
+{
+    struct worker *me = arg;
+    struct world w = {.sessions = me->sessions};
+    if (uv_loop_init(&w.loop) != 0 ||
+        ml_session_sit(&w.seat, w.sessions, &w.loop, &(struct ml_err){.code = 0}) != 0)
+        abort();
+    for (int i = 0; i < 20000; i++) {
+        const char *id = atomic_load(me->shared);
+        bool found = id && read_id(&w, ml_str(id, ML_SESSION_ID)).found;
+        /* It was there all the time, or it was ended meanwhile. */
+        me->wrong += id && !found && atomic_load(me->shared) == id;
+    }
+    ml_session_leave(w.seat, on_closed, &w);
+    uv_run(&w.loop, UV_RUN_DEFAULT);
+    me->wrong += !w.closed || uv_loop_close(&w.loop) != 0;
+    return NULL;
+}
+
+static void two_workers(void **state)
+{
+    enum { ROUNDS = 300 };
+    static struct got made[ROUNDS];
+    struct world w;
+    _Atomic(const char *) shared = NULL;
+    world_open(&w, key_a, CACHE_MS);
+    struct worker reader = {.sessions = w.sessions, .shared = &shared};
+    assert_int_equal(pthread_create(&reader.thread, NULL, read_shared, &reader), 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        made[i] = new_session(&w);
+        atomic_store(&shared, made[i].id);
+        usleep(100);
+        atomic_store(&shared, NULL);
+        assert_true(end(&w, id_of(&made[i])).found);
+        assert_null(ml_session_cached(w.seat, id_of(&made[i])));
+        assert_false(read_id(&w, id_of(&made[i])).found);
+    }
+    pthread_join(reader.thread, NULL);
+    assert_int_equal(reader.wrong, 0);
+    for (int i = 0; i < ROUNDS; i++)
+        assert_null(ml_session_cached(w.seat, id_of(&made[i])));
+    world_close(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -537,6 +591,7 @@ int main(void)
         cmocka_unit_test(too_large_and_full),
         cmocka_unit_test(records_that_are_not_ours),
         cmocka_unit_test(tombstones),
+        cmocka_unit_test(two_workers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
