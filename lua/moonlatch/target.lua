@@ -25,7 +25,7 @@ end
 -- A host name without tricks; nil for anything else (user information, IP literals, %2e, empty labels).
 local function host_of(authority)
   local name, port = authority:match("^([%w.-]+)(:?%d*)$")
-  if not name or port == ":" or name:find("^[.-]") or name:find("..", 1, true) or name:find("%.$") then return nil end
+  if not name or port == ":" or name:find("^[.-]") or name:find("..", 1, true) then return nil end
   return name:lower()
 end
 

@@ -1,5 +1,6 @@
 -- What can be wrong when the browser comes back: a small page each, and no question to the provider before all is right.
 local idps = require("moonlatch.testing.idp")
+local json = require("moonlatch.testing.json")
 local keys = require("moonlatch.testing.keys")
 local session_policy = require("session_policy")
 
@@ -168,6 +169,7 @@ describe("callback", function()
     it("believes no tokens with " .. name, function()
       corp.tokens_answer = function(t) change(t) return t end
       page(corp:finish(started, good), 502)
+      assert.equal(0, corp:times("userinfo"))
     end)
   end
 
@@ -185,6 +187,7 @@ describe("callback", function()
     ["another iss"] = function(c) c.iss = OTHER end, ["iss with a slash"] = function(c) c.iss = c.iss .. "/" end, ["iss as list"] = function(c) c.iss = { c.iss } end,
     ["no iss"] = function(c) c.iss = nil end, ["another aud"] = function(c) c.aud = "other" end, ["no aud"] = function(c) c.aud = nil end,
     ["an empty aud"] = function(c) c.aud = "" end, ["aud as number"] = function(c) c.aud = 5 end, ["a part of aud"] = function(c) c.aud = "gat" end,
+    ["an empty list as aud"] = function(c) c.aud = json.list {} end, ["another aud with our azp"] = function(c) c.aud, c.azp = "other", "gate" end,
     ["aud in a list in a list"] = function(c) c.aud = { { "gate" } } end,
     ["more than one aud without azp"] = function(c) c.aud = { "gate", "other" } end, ["another azp"] = function(c) c.azp = "other" end,
     ["more than one aud with another azp"] = function(c) c.aud, c.azp = { "gate", "other" }, "other" end,

@@ -122,7 +122,10 @@ describe("login", function()
     assert.truthy(d.body:find("a&lt;script&gt;@example.com", 1, true))
     assert.is_nil(d.body:find("<script", 1, true))
     assert.denied(p:request { session = id, headers = { Accept = "application/json" } }, 403)
-    assert.is_nil(p:request({ session = id, headers = { Accept = "application/json" } }).body)
+    for _, request in ipairs { { headers = { Accept = "application/json" } }, { browser = true, verify = true }, { browser = true, method = "POST" } } do
+      request.session = id
+      assert.is_nil(p:request(request).body)
+    end
   end)
 
   it("lets each of five tabs come back, and drops the sixth's oldest (S-074)", function()

@@ -151,6 +151,29 @@ describe("a refresh", function()
     assert.equal(4, p.fake.sessions[id].revision)
   end)
 
+  it("goes on with the first refresh token where the provider does not rotate", function()
+    local first = p.fake.sessions[id].tokens.refresh_token
+    local person = corp.refresh_tokens[first]
+    corp.tokens_answer = function(t) t.refresh_token = nil return t end
+    for round = 1, 3 do
+      corp.refresh_tokens[first] = person
+      p:advance(301)
+      assert.allowed(p:request { session = id })
+      assert.equal(round, asked())
+    end
+    assert.equal(first, p.fake.sessions[id].tokens.refresh_token)
+  end)
+
+  it("keeps every audience of the login (S-232)", function()
+    corp.id_token = function(c) c.aud, c.azp = { "gate", "other" }, "gate" return c end
+    id = corp:login { email = "alice@example.com" }
+    p:advance(301)
+    assert.allowed(p:request { session = id })
+    corp.id_token = function(c) c.azp = "gate" return c end
+    p:advance(301)
+    assert.login(p:request { session = id, browser = true })
+  end)
+
   it("is not done without a refresh token", function()
     corp.tokens_answer = function(t) t.refresh_token = nil return t end
     id = corp:login { email = "a" }
@@ -186,6 +209,7 @@ describe("a refresh", function()
     ["429"] = function() p:http("POST", "https://login.example.com/token"):replies(429, "") end,
     ["invalid_client"] = function() p:http("POST", "https://login.example.com/token"):replies(401, { error = "invalid_client" }) end,
     ["nonsense"] = function() p:http("POST", "https://login.example.com/token"):replies(200, "{}") end,
+    ["invalid_grant as 401"] = function() p:http("POST", "https://login.example.com/token"):replies(401, { error = "invalid_grant" }) end,
     ["invalid_grant with another status"] = function() p:http("POST", "https://login.example.com/token"):replies(500, { error = "invalid_grant" }) end,
   } do
     it("lets the session go on after " .. name .. ", and the provider in peace (Q8)", function()
