@@ -2,9 +2,11 @@
  * handed over, so that freeing is nothing and size has a bound.
  *
  * The reader asks before it makes anything: an array that claims too much, a type that we never
- * asked for (RESP3) or a full arena gets NULL, which ends the connection. Nesting ends at the
- * reader's own bound, eight. */
+ * asked for (RESP3), nesting that no command of ours needs or a full arena gets NULL, which ends
+ * the connection. */
 #include "client/redis_internal.h"
+
+enum { NESTING_MAX = 7 }; /* hiredis before 1.0 has no more; later ones have no bound */
 
 static struct ml_redis_reply *place(const redisReadTask *task, enum ml_redis_type type)
 {
@@ -40,9 +42,18 @@ static void *create_string(const redisReadTask *task, char *p, size_t n)
     return ret->text.p ? ret : NULL;
 }
 
+static bool too_deep(const redisReadTask *task)
+{
+    size_t depth = 0;
+    while ((task = task->parent) && depth < NESTING_MAX)
+        depth++;
+    return task != NULL;
+}
+
 static void *create_counted(const redisReadTask *task, long long count)
 {
-    if (task->type != REDIS_REPLY_ARRAY || count < 0 || count > ML_REDIS_ITEMS_MAX)
+    if (task->type != REDIS_REPLY_ARRAY || count < 0 || count > ML_REDIS_ITEMS_MAX ||
+        too_deep(task))
         return NULL;
     struct ml_redis_reply *ret = place(task, ML_REDIS_ARRAY);
     if (!ret || count == 0)

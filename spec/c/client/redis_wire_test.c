@@ -43,6 +43,7 @@ static void hostile_replies(void **state)
         {"$9999999999\r\nx", 0, 0, LATE},
         {"$9223372036854775807\r\nx", 0, 0, LATE},
         {"$99999999999999999999\r\n", 0, 0, GONE},
+        {"*1\r\n", 0, 9, GONE},
         {"*1\r\n", 0, 10000, GONE},
         {"*4096\r\n", 0, 8, GONE},
         {"+endless", 0, 40000, GONE},
