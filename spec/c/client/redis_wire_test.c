@@ -55,7 +55,6 @@ static void hostile_replies(void **state)
         {">2\r\n+a\r\n+b\r\n", 0, 0, GONE},
         {"~1\r\n+a\r\n", 0, 0, GONE},
         {"|1\r\n+a\r\n+b\r\n", 0, 0, GONE},
-        {"_\r\n", 0, 0, GONE},
         {"#t\r\n", 0, 0, GONE},
         {",1.5\r\n", 0, 0, GONE},
         {"(123\r\n", 0, 0, GONE},
