@@ -68,6 +68,9 @@ S("SESSION_CACHE_SECONDS", INT, "1", NULL, 0, 0, 60, NULL,
 S("SESSION_STORE_BYTES", INT, "1073741824", NULL, 0, 1048576, 1099511627776, NULL,
   "bound of the embedded session store")
 S("SESSION_MAX_AGE", INT, "86400", NULL, 0, 1, 315360000, NULL, "seconds")
+S("SESSION_IDLE_TIME", INT, "0", NULL, 0, 0, 315360000, NULL,
+  "seconds without a request that end a session; 0: no such limit")
+S("SESSION_COOKIE_NAME", TEXT, "authservice_session", NULL, 0, 0, 0, NULL, "name of its cookie")
 S("SESSION_SAME_SITE", TEXT, "Lax", NULL, 0, 0, 0, NULL, "Lax, Strict or None")
 S("CLIENT_NAME", TEXT, "AuthService", NULL, 0, 0, 0, NULL, "shown on pages")
 S("THEMES_URL", TEXT, "themes", "WEB_SERVER_THEMES_URL", 0, 0, 0, NULL, "pages")
