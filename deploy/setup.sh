@@ -9,9 +9,10 @@ set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 
 build="build-essential ca-certificates clang cmake git libcmocka-dev libcurl4-openssl-dev libhiredis-dev libjansson-dev
-    libllhttp-dev liblmdb-dev liblua5.4-dev libpcre2-dev libssl-dev libuv1-dev libyaml-dev lua-busted lua-check lua5.4 ninja-build pkg-config"
+    libllhttp-dev liblmdb-dev liblua5.4-dev libpcre2-dev libssl-dev libuv1-dev libyaml-dev lua-busted lua-check lua5.4 ninja-build openssl
+    pkg-config redis-server"
 tools="clang-format clang-tidy"
-e2e="curl faketime openssl python3-venv"
+e2e="curl faketime python3-venv"
 bench="libnginx-mod-http-lua nginx wrk"
 
 # Envoy comes from PyPI: one version, one hash for each architecture.
