@@ -193,7 +193,7 @@ local function answered(site, req, params)
   local secret = tabs.take(site.host, open, state.h)
   if not secret then return stranger(site, req, flow, state, open) end
   if params.error then
-    return fail(site, req, "refused", "the provider answered with an error", state.u, {
+    return fail(site, req, "refused", "the provider answered with error " .. client.error_code(params.error), state.u, {
       ["Set-Cookie"] = tabs.cookie(site.host, open, tabs.attributes(flow.session, req)),
     })
   end

@@ -97,6 +97,15 @@ local function read_tokens(host, body)
   return tokens
 end
 
+-- RFC 6749 sections 4.1.2.1 and 5.2, OpenID Connect Core 1.0 section 3.1.2.6: the words that may reach a log.
+local ERRORS = {}
+for word in ([[invalid_request unauthorized_client access_denied unsupported_response_type invalid_scope server_error
+  temporarily_unavailable invalid_client invalid_grant unsupported_grant_type interaction_required login_required
+  account_selection_required consent_required invalid_request_uri invalid_request_object]]):gmatch("%S+") do ERRORS[word] = true end
+
+--- A provider's error code as the log may have it: one of the standards', or "unknown".
+function client.error_code(value) return type(value) == "string" and ERRORS[value] and value or "unknown" end
+
 --- The token endpoint (RFC 6749 section 4.1.3, 6). pairs: the grant. Waits. The tokens; or nil, "refuse" (this grant is not
 -- good), "fail" (an outage) or "wrong" (we are refused, or the answer is malformed), and why.
 function client.tokens(provider, pairs)
@@ -107,7 +116,9 @@ function client.tokens(provider, pairs)
   if answer.status >= 500 or answer.status == 429 then return nil, "fail", "the token endpoint answered " .. answer.status end
   local body = json_of(provider.host, answer)
   if answer.status == 400 and body and body.error == "invalid_grant" then return nil, "refuse", "invalid_grant" end
-  if answer.status ~= 200 then return nil, "wrong", "the token endpoint answered " .. answer.status end
+  if answer.status ~= 200 then
+    return nil, "wrong", ("the token endpoint answered %d (error %s)"):format(answer.status, client.error_code(body and body.error))
+  end
   if not body then return nil, "wrong", "the token endpoint: malformed answer" end
   local tokens, problem = read_tokens(provider.host, body)
   if not tokens then return nil, "wrong", "the token endpoint: malformed answer: " .. problem end

@@ -4,6 +4,10 @@
 --   local p = testing.load("policies/opaque_only.lua", { env = { A = "b" }, now = 1700000000 })
 --   local d = p:request { path = "/x", bearer = p:idp("corp"):opaque { email = "alice@example.com" } }
 --   assert.allowed(d)
+--   assert.login(p:request { path = "/x", browser = true })               -- a person without a session is sent to the provider
+--   local id = p:idp("corp"):login { email = "alice@example.com" }        -- logs in (idp.lua has the single steps)
+--   assert.allowed(p:request { session = id })
+--   p:request { endpoint = "logout", method = "POST", session = id, headers = { Origin = "https://app.example.com" } }
 --
 -- Runs under plain busted with LUA_PATH pointing at this library; each load has caches of its own.
 local bytes = require("moonlatch.testing.bytes")
