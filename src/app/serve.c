@@ -214,8 +214,11 @@ static int open_admin(struct serve *s)
 {
     const char *address = ml_settings_text(s->settings, "ADMIN_ADDR");
     struct ml_err err = {.text = ""};
-    struct ml_http_options options = {
-        .loop = &s->loop, .limits = &small_limits, .handler = ml_admin_handle, .ctx = &s->admin};
+    struct ml_http_options options = {.loop = &s->loop,
+                                      .limits = &small_limits,
+                                      .handler = ml_admin_handle,
+                                      .ctx = &s->admin,
+                                      .keep_body = true};
     if (!*address || strcmp(address, "off") == 0)
         return 0;
     s->admin.engine = s->engine;

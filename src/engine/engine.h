@@ -47,6 +47,15 @@ void ml_engine_reload(struct ml_engine *e, const char *why, bool force, ml_reloa
 /* Reloads when the policy's directory changes. */
 void ml_engine_watch(struct ml_engine *e);
 
+/* Ends sessions and forgets verified bearer tokens, here and on the replicas that share the session
+ * store. kind: "user" (as the policy calls him), "subject" ("ISSUER SUB"), "sid" ("ISSUER SID"),
+ * "token" (a session id or a bearer token) or "all" (no value); value: at most 2 KiB. done runs on
+ * the main thread, perhaps before this returns, with a text for people; not ok: tokens are
+ * forgotten, the session store could not be asked. ML_E_INVALID: no such kind, or no such value;
+ * done does not run. */
+int ml_engine_revoke(struct ml_engine *e, struct ml_str kind, struct ml_str value,
+                     ml_reload_done done, void *arg);
+
 /* Whether checks are answered: set-up has once been complete. err says what is missing. Any thread.
  */
 bool ml_engine_ready(struct ml_engine *e, struct ml_err *err);
@@ -62,6 +71,8 @@ void ml_engine_metrics(struct ml_engine *e, void (*done)(void *arg, struct ml_st
 struct ml_script_options ml_engine_script_options(struct ml_engine *e);
 /* A worker's share of the 64 requests that a provider gets from this process at a time. */
 unsigned ml_engine_in_flight(const struct ml_engine *e);
+/* Hears what other replicas revoke; on the worker's thread. */
+void ml_engine_listen(struct ml_worker *w);
 struct ml_sessions *ml_engine_sessions(const struct ml_engine *e);
 ml_http_handler ml_engine_check_handler(const struct ml_engine *e);
 ml_http_handler ml_engine_web_handler(const struct ml_engine *e);

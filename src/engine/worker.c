@@ -84,6 +84,8 @@ static int open_parts(struct ml_worker *w)
     int r = ml_client_new(&w->client, &client);
     if (r == 0)
         r = ml_session_sit(&w->seat, ml_engine_sessions(w->engine), &w->loop, &err);
+    if (r == 0)
+        ml_engine_listen(w);
     if (r == 0) {
         script.loop = &w->loop;
         script.mailbox = &w->mailbox;

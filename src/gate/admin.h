@@ -1,4 +1,5 @@
-/* The admin listener: POST /reload, GET /policy. On a unix socket its mode is the protection; on a
+/* The admin listener: POST /reload, GET /policy, POST /revoke (a form: user=NAME, see
+ * ml_engine_revoke). On a unix socket its mode is the protection; on a
  * loopback address a bearer token is asked for. */
 #pragma once
 

@@ -56,7 +56,7 @@ struct ml_session_new {
     int64_t idle_ms;     /* dead when not read for so long; 0: no such limit */
     const struct ml_str *kinds,
         *values;        /* index: (user, alice), (subject, issuer + sub), (sid, ...) */
-    size_t index_count; /* at most ML_SESSION_INDEX_MAX */
+    size_t index_count; /* at most ML_SESSION_INDEX_MAX - 1: (all, "") is added */
 };
 
 struct ml_session_reply {

@@ -115,7 +115,8 @@ static bool new_record(const struct ml_session_new *what, struct ml_session_reco
     for (size_t i = 0; i < what->index_count; i++)
         if (!index_hash(what->kinds[i], what->values[i], &r->index[i]))
             return false;
-    return true;
+    /* By which all are found. */
+    return index_hash(ML_STR("all"), ML_STR(""), &r->index[r->index_count++]);
 }
 
 void ml_session_create(struct ml_session_seat *seat, const struct ml_session_new *what,
@@ -124,8 +125,8 @@ void ml_session_create(struct ml_session_seat *seat, const struct ml_session_new
     struct ml_session_record r;
     struct create *c = ML_NEW(struct create);
     c->op = (struct ml_session_op){.seat = seat, .done = done, .arg = arg};
-    if (what->index_count > ML_SESSION_INDEX_MAX || what->lifetime_ms <= 0) {
-        fail(done, arg, ML_E_INVALID, "a session needs a life, and has at most four index values");
+    if (what->index_count >= ML_SESSION_INDEX_MAX || what->lifetime_ms <= 0) {
+        fail(done, arg, ML_E_INVALID, "a session needs a life, and has at most three index values");
     } else if (!new_record(what, &r) || !make_id(c->id, &c->op.key)) {
         fail(done, arg, ML_E_IO, "no session id can be made"); /* S-072 */
     } else {
