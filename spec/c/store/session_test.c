@@ -324,6 +324,7 @@ static void an_end_outlives_the_outage(void **state)
     read_id(&w, id_of(&s));
     ml_session_memory_fail(w.store, true);
     assert_int_equal(end(&w, id_of(&s)).error, ML_E_UNAVAILABLE);
+    assert_null(ml_session_cached(w.seat, id_of(&s)));
     assert_false(read_id(&w, id_of(&s)).found);
     assert_int_equal(read_id(&w, id_of(&s)).error, 0);
     assert_int_equal(ml_sessions_stats(w.sessions).unconfirmed, 1);
