@@ -11,7 +11,7 @@ local text = require("moonlatch.text")
 local headers = {}
 
 local MAX = 32 -- upstream headers of one decision
-local type, find, concat = type, string.find, table.concat
+local type, find, concat = type, string.find, table.concat -- find: see identity.lua
 
 --- All header names of a policy as written, sorted without regard to case. Raises a text for one name in two spellings.
 function headers.names(policy)

@@ -7,6 +7,7 @@ local text = require("moonlatch.text")
 
 local identity = {}
 
+-- Lua's own find, without the bound on steps that policies have: for texts of bounded length and patterns of one anchored item.
 local type, find = type, string.find
 
 local GROUPS_MAX = 1000
@@ -198,7 +199,7 @@ local CHECKS = { user = check_user, groups = check_groups } -- of the names that
 
 local function map_all(host, steps, claims, given)
   check_email_verified(claims)
-  local values = {}
+  local values = { user = nil, groups = nil, third = nil, fourth = nil } -- with room for the usual names
   for i = 1, #steps do
     local step = steps[i]
     local name, check = step.name, step.check

@@ -8,21 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* calloc of glibc before 2.41 passes by the thread's cache of small blocks, and curl asks it for
- * ten a transfer. */
-static void *zeroed(size_t count, size_t n)
-{
-    size_t bytes;
-    if (__builtin_mul_overflow(count, n, &bytes))
-        return NULL;
-    void *p = malloc(bytes);
-    return p ? memset(p, 0, bytes) : NULL;
-}
-
 int ml_client_global_init(void)
 {
-    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, malloc, free, realloc, strdup, zeroed) !=
-        CURLE_OK)
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
         return ML_E_UNAVAILABLE;
     /* trust.c hands OpenSSL's objects to curl: with another TLS library it would trust nobody. */
     const char *tls = curl_version_info(CURLVERSION_NOW)->ssl_version;
