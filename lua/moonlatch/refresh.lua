@@ -9,7 +9,8 @@ local session = require("moonlatch.session")
 
 local refresh = {}
 
-local LOCK = 15   -- seconds; longer than the provider's timeout
+local LOCK = 15   -- seconds; longer than all of a refresh
+local TIMEOUT = 2 -- seconds for the provider's answer: the check that waits has to go on before its own deadline
 local SHARE = 2   -- seconds that a renewed record is handed out, until every cache has seen it
 local PAUSE = 10  -- seconds of peace for a provider that did not answer
 
@@ -26,7 +27,7 @@ end
 local function renewed(provider, tokens)
   local new, verdict, why = client.tokens(provider, {
     { "grant_type", "refresh_token" }, { "refresh_token", tokens.refresh_token },
-  })
+  }, math.min(TIMEOUT, provider.timeout))
   if not new then return nil, verdict == "refuse" and "ended" or "failed", why end
   local problem, trouble = id_token_problem(provider, new, tokens.first)
   if problem then return nil, problem == "refuse" and "ended" or "failed", "ID token: " .. trouble end

@@ -336,6 +336,21 @@ describe("callback", function()
     page(corp:finish(started, corp:authorize(started, { email = "a" })), 502)
   end)
 
+  it("answers a page to whatever is sent, and asks nobody: 2,000 mutations", function()
+    math.randomseed(20)
+    local pieces = { "&", "=", "%", "%00", "%ff", "code=", "state=", "iss=", "error=", "?", "#", "a", "\r\n", "%0a", ("x"):rep(5000), good, "&&=", "+", "%u0041", "\xff" }
+    for _ = 1, 2000 do
+      local at, piece = math.random(#good), pieces[math.random(#pieces)]
+      local query = good:sub(1, at) .. piece .. good:sub(at + math.random(0, 3))
+      local jar = { oidc_state_csrf = started.cookies.oidc_state_csrf }
+      local d = p:request { endpoint = "callback", path = "/authservice/oidc/callback?" .. query, cookies = jar }
+      assert.is_nil(d.fault, query)
+      assert.truthy(d.status == 400 or d.status == 303 or d.status == 502, query)
+    end
+    assert.is_true(corp:times("token") <= 2000)
+    for _, record in pairs(p.fake.sessions) do assert.equal("alice@example.com", record.open.claims.email) end
+  end)
+
   it("never tells secrets to the log or the trace", function()
     corp.id_token = function(c) c.nonce = "other" return c end
     local d = corp:finish(started, good)

@@ -183,6 +183,12 @@ describe("a refresh", function()
     assert.equal(before, corp:times("token"))
   end)
 
+  it("waits no longer than a check can", function()
+    p:advance(301)
+    p:http("POST", "https://login.example.com/token"):fails("timeout"):receives(function(_, request) assert.is_true(request.timeout <= 2) end)
+    assert.allowed(p:request { session = id })
+  end)
+
   it("keeps the lifetime of the login (Q12)", function()
     setup { session = { max_age = 1000 } }
     for _ = 1, 3 do
