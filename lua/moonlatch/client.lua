@@ -106,8 +106,8 @@ for word in ([[invalid_request unauthorized_client access_denied unsupported_res
 --- A provider's error code as the log may have it: one of the standards', or "unknown".
 function client.error_code(value) return type(value) == "string" and ERRORS[value] and value or "unknown" end
 
---- The token endpoint (RFC 6749 section 4.1.3, 6). pairs: the grant; timeout: seconds, or the provider's. Waits. The tokens; or nil, "refuse" (this grant is not
--- good), "fail" (an outage) or "wrong" (we are refused, or the answer is malformed), and why.
+--- The token endpoint (RFC 6749 section 4.1.3, 6). pairs: the grant; timeout: seconds, or the provider's. Waits. The tokens; or nil,
+-- "refuse" (this grant is not good), "fail" (an outage) or "wrong" (we are refused, or the answer is malformed), and why.
 function client.tokens(provider, pairs, timeout)
   local url, unknown = provider:endpoint("token_endpoint")
   if not url then return nil, "fail", unknown end
