@@ -9,6 +9,8 @@ import { startStack } from "../support/stack.mjs";
 
 const MARKER = join(dirname(fileURLToPath(import.meta.url)), "policies", "marker.lua");
 const text = readFileSync(MARKER, "utf8");
+// ThreadSanitizer delivers signals only where a thread calls into its runtime, as allocations do.
+const CALL = process.env.MOONLATCH_BUILD === "thread" ? "local t = {}" : "";
 const marked = (marker) => text.replace('"one"', `"${marker}"`);
 
 // A stack for one test.
@@ -135,7 +137,7 @@ describe("reload", () => {
         "a syntax error": text.replace("return {", "return {{"),
         "a misspelt word": text.replace("authn.opaque", "authn.opaqe"),
         "an error while loading": `error("no")\n${text}`,
-        "an endless loop while loading": `while true do end\n${text}`,
+        "an endless loop while loading": `while true do ${CALL} end\n${text}`,
         "a memory bomb while loading": `local t = {} while true do t[#t + 1] = ("x"):rep(1000) .. #t end\n${text}`,
         "nothing": "",
         "half a file": text.slice(0, text.length / 2),

@@ -6,7 +6,11 @@ cd "$(dirname "$0")/../.."
 c_files() { git ls-files 'src/*.c' 'src/*.h' 'spec/c/*.c' 'spec/c/*.h' 'spec/fuzz/*.c' 'spec/bench/*.c'; }
 
 case "$1" in
-format) c_files | xargs clang-format --dry-run -Werror ;;
+format)
+  # Versions disagree; Debian 12's is the one that counts.
+  clang-format --version | grep -q 'version 14' || { echo "not checked: clang-format is not 14"; exit 0; }
+  c_files | xargs clang-format --dry-run -Werror
+  ;;
 tidy)
   # sed, not grep -v: that fails when nothing is left to show.
   # gcc's way of saying that it optimises at link time is none of clang's.

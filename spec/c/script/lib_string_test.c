@@ -4,13 +4,7 @@
 
 #include <time.h>
 
-/* ThreadSanitizer remembers every setjmp of the uninstrumented liblua: its memory grows with each
- * pcall. */
-#ifdef __SANITIZE_THREAD__
-enum { PATTERNS = 500 };
-#else
 enum { PATTERNS = 100000 };
-#endif
 
 static void test_functions(void **state)
 {
