@@ -94,13 +94,13 @@ static void redirections(void **state)
         east_says = cases[i].says;
         asking = maps_asked = 0;
         open_cluster(&w);
-        WAIT_FOR(&w, ml_redis_ready(w.redis, &err), 1000);
+        WAIT_FOR(&w, ml_redis_ready(w.redis, &err), 3000);
         struct answer a = ask(&w, cases[i].command);
         if (cases[i].want ? !strstr(a.text, cases[i].want) : a.error != 0)
             fail_msg("%s: %s", cases[i].says, a.text);
         assert_int_equal(asking, strncmp(cases[i].says, "-ASK 1", 6) == 0 ? 1 : 0);
         if (!cases[i].want && !asking) /* it moved: the whole map is asked for again, once */
-            run_for(&w, 400);
+            WAIT_FOR(&w, maps_asked > 1, 3000);
         assert_int_equal(maps_asked, !cases[i].want && !asking ? 2 : 1);
         fake_stop(&east);
         close_fake(&w, &west);
@@ -176,6 +176,45 @@ static void hostile_maps(void **state)
     }
 }
 
+static int owner; /* the port of who has all slots */
+
+static void answer_owner(struct fake_peer *p, const struct ml_str *words, size_t count)
+{
+    char text[128];
+    if (greet(p, words, count))
+        return;
+    if (word_is(words[0], "CLUSTER"))
+        snprintf(text, sizeof text, "*1\r\n*3\r\n:0\r\n:16383\r\n*2\r\n$9\r\n127.0.0.1\r\n:%d\r\n",
+                 owner);
+    else
+        snprintf(text, sizeof text, p->fake->port == owner ? "+good\r\n" : "-CLUSTERDOWN no\r\n");
+    say(p, text);
+}
+
+/* The owner dies and another takes its slots: its replica, which has no slots before. */
+static void node_is_replaced(void **state)
+{
+    struct world w;
+    struct ml_err err = {0};
+    char addresses[64];
+    world_loop(&w);
+    fake_start(&east, &w.loop, answer_owner);
+    fake_start(&west, &w.loop, answer_owner);
+    owner = east.port;
+    snprintf(addresses, sizeof addresses, "127.0.0.1:%d,127.0.0.1:%d", east.port, west.port);
+    world_connect(&w, (struct ml_redis_options){.addresses = addresses, .mode = ML_REDIS_CLUSTER});
+    WAIT_FOR(&w, ml_redis_ready(w.redis, &err), 3000);
+    WAIT_FOR(&w, west.gone == 1, 3000); /* nothing to ask it */
+    assert_int_equal(ask(&w, "GET k").error, 0);
+    fake_stop(&east);
+    run_for(&w, 50);
+    assert_int_equal(ask(&w, "GET k").error, ML_E_UNAVAILABLE);
+    owner = west.port;
+    assert_true(ask_until(&w, "GET k", 2000));
+    WAIT_FOR(&w, ml_redis_ready(w.redis, &err), 3000);
+    close_fake(&w, &west);
+}
+
 /* A sentinel and what it names, in one: a replica at first. */
 static unsigned roles;
 
@@ -219,6 +258,7 @@ int main(void)
         cmocka_unit_test(redirections),
         cmocka_unit_test(many_nodes),
         cmocka_unit_test(hostile_maps),
+        cmocka_unit_test(node_is_replaced),
         cmocka_unit_test(sentinel_names_a_replica),
     };
     signal(SIGPIPE, SIG_IGN);

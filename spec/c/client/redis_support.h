@@ -441,3 +441,20 @@ static inline void close_fake(struct world *w, struct fake *f)
     fake_stop(f);
     world_close(w);
 }
+
+/* What a subscription gave. */
+struct heard {
+    unsigned lost, count;
+    char text[5000];
+};
+
+static inline void on_message(void *ctx, struct ml_str message)
+{
+    struct heard *h = ctx;
+    if (ml_str_eq(message, ML_STR("lost"))) {
+        h->lost++;
+        return;
+    }
+    h->count++;
+    snprintf(h->text, sizeof h->text, "%.*s", ML_FMT(message));
+}

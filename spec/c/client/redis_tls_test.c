@@ -1,6 +1,8 @@
 /* The Redis client by TLS, against a real redis-server: whom it believes, and that bytes arrive. */
 #include "c/client/redis_support.h"
 
+#include <pthread.h>
+
 static char dir[] = "/tmp/ml-redis-tls-XXXXXX";
 static char good[64], other[64];
 static struct server server;
@@ -70,12 +72,12 @@ static void works(void **state)
     struct ml_str set[] = {ML_STR("SET"), ML_STR("k"), ml_str(big, sizeof big)};
     memset(&a[0], 0, sizeof a[0]);
     ml_redis_call(w.redis, set, 3, 1, on_answer, &a[0]);
-    WAIT_FOR(&w, a[0].done, 2000);
+    WAIT_FOR(&w, a[0].done, 3000);
     assert_int_equal(a[0].error, 0);
     for (int i = 0; i < 64; i++)
         call(&w, &a[i], i % 8 ? "INCR n" : "GET k");
     for (int i = 0; i < 64; i++) {
-        WAIT_FOR(&w, a[i].done, 2000);
+        WAIT_FOR(&w, a[i].done, 3000);
         if (a[i].error)
             fail_msg("%s", a[i].text);
         if (i % 8)
@@ -122,29 +124,70 @@ static void one_side_without(void **state)
     server_stop(&plain);
 }
 
-static void on_message(void *ctx, struct ml_str message)
-{
-    ++*(int *)ctx;
-}
-
 /* Killed, and back; messages too. */
 static void comes_back(void **state)
 {
     struct world w;
-    int count = 0;
+    struct heard heard = {0};
     world_loop(&w);
     world_connect(&w, options_of(good));
-    ml_redis_subscribe(w.redis, "c", on_message, &count);
-    WAIT_FOR(&w, count == 1, 2000);
+    ml_redis_subscribe(w.redis, "c", on_message, &heard);
+    WAIT_FOR(&w, heard.lost == 1, 3000);
     assert_int_equal(ask(&w, "PUBLISH c x").integer, 1);
-    WAIT_FOR(&w, count == 2, 1000);
+    WAIT_FOR(&w, heard.count == 1, 3000);
     server_kill(&server);
-    WAIT_FOR(&w, count == 3, 1000);
+    WAIT_FOR(&w, heard.lost == 2, 3000);
     assert_int_equal(ask(&w, "PING").error, ML_E_UNAVAILABLE);
     server_run(&server);
-    assert_true(ask_until(&w, "PING", 2000));
-    WAIT_FOR(&w, count == 4, 2000);
+    assert_true(ask_until(&w, "PING", 3000));
+    WAIT_FOR(&w, heard.lost == 3, 3000);
     world_close(&w);
+}
+
+/* One setup, and with it OpenSSL's context, for all workers. */
+struct worker {
+    struct world w;
+    pthread_t thread;
+    unsigned left, good;
+};
+
+static void on_incremented(void *arg, const struct ml_redis_answer *a)
+{
+    struct worker *worker = arg;
+    worker->left--;
+    worker->good += a->error == 0;
+}
+
+static void *work(void *arg)
+{
+    struct worker *worker = arg;
+    struct ml_str words[] = {ML_STR("INCR"), ML_STR("shared")};
+    for (worker->left = 100; worker->left > 0;) {
+        ml_redis_call(worker->w.redis, words, 2, 1, on_incremented, worker);
+        for (unsigned before = worker->left; worker->left == before;)
+            uv_run(&worker->w.loop, UV_RUN_ONCE);
+    }
+    return NULL;
+}
+
+static void threads(void **state)
+{
+    enum { N = 4 };
+    struct worker workers[N] = {0};
+    struct ml_redis_setup *setup = NULL;
+    struct ml_redis_options o = options_of(good);
+    assert_int_equal(ml_redis_setup_new(&setup, &o, NULL), 0);
+    for (int i = 0; i < N; i++) {
+        world_loop(&workers[i].w);
+        assert_int_equal(ml_redis_new(&workers[i].w.redis, &workers[i].w.loop, setup), 0);
+        assert_int_equal(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
+    }
+    for (int i = 0; i < N; i++) {
+        pthread_join(workers[i].thread, NULL);
+        assert_int_equal(workers[i].good, 100);
+        world_close(&workers[i].w);
+    }
+    ml_redis_setup_free(setup);
 }
 
 int main(void)
@@ -154,6 +197,7 @@ int main(void)
         cmocka_unit_test(believes_only_whom_it_should),
         cmocka_unit_test(one_side_without),
         cmocka_unit_test(comes_back),
+        cmocka_unit_test(threads),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, start, stop);

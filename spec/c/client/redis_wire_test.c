@@ -75,8 +75,8 @@ static void hostile_replies(void **state)
         struct answer a = ask(&w, "GET bad");
         if (a.error != payload->error)
             fail_msg("%s: %d %s", payload->text, a.error, a.text);
-        WAIT_FOR(&w, f.gone > gone, 1000);
-        assert_true(ask_until(&w, "GET good", 1000));
+        WAIT_FOR(&w, f.gone > gone, 3000);
+        assert_true(ask_until(&w, "GET good", 3000));
         close_fake(&w, &f);
     }
 }
@@ -117,8 +117,9 @@ static void hostile_greetings(void **state)
         assert_int_equal(a.error, ML_E_UNAVAILABLE);
         if (!strstr(a.text, cases[i].want) || strstr(a.text, "unter"))
             fail_msg("%s: %s", cases[i].answer, a.text);
-        run_for(&w, 150); /* it tries again, and not as fast as it can */
-        assert_in_range(f.connections, 2, 8);
+        WAIT_FOR(&w, f.connections >= 2, 2000);
+        run_for(&w, 100); /* it tries again, and not as fast as it can */
+        assert_in_range(f.connections, 2, 9);
         close_fake(&w, &f);
     }
 }
@@ -136,13 +137,13 @@ static void silent_greeting(void **state)
     open_fake(&w, &f, answer_nothing);
     uint64_t start = ml_mono_ms();
     assert_int_equal(ask(&w, "GET k").error, ML_E_TIMEOUT);
-    assert_in_range(ml_mono_ms() - start, 240, 400);
+    assert_in_range(ml_mono_ms() - start, 240, 900);
     assert_false(ml_redis_ready(w.redis, &err));
     close_fake(&w, &f);
     open_fake(&w, &f, answer_nothing);
     start = ml_mono_ms();
-    WAIT_FOR(&w, f.gone == 1, 1500);
-    assert_in_range(ml_mono_ms() - start, 950, 1300);
+    WAIT_FOR(&w, f.gone == 1, 3000);
+    assert_in_range(ml_mono_ms() - start, 950, 2000);
     close_fake(&w, &f);
 }
 
@@ -172,8 +173,8 @@ static void slow_greeting(void **state)
     uv_timer_init(&w.loop, &greeting_timer);
     uint64_t start = ml_mono_ms();
     assert_int_equal(ask(&w, "GET k").error, ML_E_TIMEOUT);
-    assert_true(ask_until(&w, "GET k", 1000));
-    assert_in_range(ml_mono_ms() - start, 490, 700);
+    assert_true(ask_until(&w, "GET k", 3000));
+    assert_in_range(ml_mono_ms() - start, 490, 1500);
     assert_int_equal(f.connections, 1);
     uv_close((uv_handle_t *)&greeting_timer, NULL);
     close_fake(&w, &f);
@@ -208,9 +209,9 @@ static void early_reply(void **state)
     early_world = &w;
     assert_int_equal(ask(&w, "PING").error, 0);
     ml_redis_call(w.redis, get, 2, 1, on_first, &first);
-    WAIT_FOR(&w, first.done && second.done, 1000);
+    WAIT_FOR(&w, first.done && second.done, 3000);
     assert_int_equal(second.error, ML_E_UNAVAILABLE);
-    assert_true(ask_until(&w, "GET third", 1000));
+    assert_true(ask_until(&w, "GET third", 3000));
     close_fake(&w, &f);
 }
 
@@ -250,7 +251,7 @@ static void refusals(void **state)
         assert_int_equal(a.error, ML_E_UNAVAILABLE);
         if (!strstr(a.text, want) || strstr(a.text, "what it says"))
             fail_msg("%s: %s", cases[i].word, a.text);
-        assert_true(ask_until(&w, "GET good", 1000));
+        assert_true(ask_until(&w, "GET good", 3000));
         assert_int_equal(f.connections, cases[i].reconnects ? 2 : 1);
         close_fake(&w, &f);
     }
@@ -282,8 +283,8 @@ static void bounds(void **state)
     for (int i = 0; i < ML_REDIS_PENDING_MAX + 10; i++)
         ml_redis_call(w.redis, get, 2, 1, count_end, NULL);
     assert_int_equal(ended[-ML_E_BUSY], 10);
-    WAIT_FOR(&w, ended[-ML_E_TIMEOUT] == ML_REDIS_PENDING_MAX, 1000);
-    WAIT_FOR(&w, f.connections == 2, 1000);
+    WAIT_FOR(&w, ended[-ML_E_TIMEOUT] == ML_REDIS_PENDING_MAX, 3000);
+    WAIT_FOR(&w, f.connections == 2, 3000);
     run_for(&w, 20);
     for (int i = 0; i < 200; i++) /* 12.5 MiB; 8 may wait */
         ml_redis_call(w.redis, set, 3, 1, count_end, NULL);
@@ -306,7 +307,7 @@ static void held_up(void **state)
     struct answer a;
     call(&w, &a, "GET k");
     usleep(400000);
-    WAIT_FOR(&w, a.done, 1000);
+    WAIT_FOR(&w, a.done, 3000);
     assert_int_equal(a.error, 0);
     world_close(&w);
     server_stop(&s);

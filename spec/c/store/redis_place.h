@@ -138,19 +138,3 @@ static inline void unlock(struct place *p, unsigned key)
     redis->unlock(p->link, &d);
     run_for(&p->w, 20);
 }
-
-struct heard {
-    unsigned lost, count;
-    char text[5000];
-};
-
-static inline void on_message(void *ctx, struct ml_str message)
-{
-    struct heard *h = ctx;
-    if (ml_str_eq(message, ML_STR("lost"))) {
-        h->lost++;
-        return;
-    }
-    h->count++;
-    snprintf(h->text, sizeof h->text, "%.*s", ML_FMT(message));
-}

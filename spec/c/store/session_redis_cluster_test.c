@@ -78,7 +78,7 @@ static void starts_without_a_map(void **state)
     }
     unsigned good = 0;
     for (unsigned i = 0; i < 10; i++) {
-        WAIT_FOR(&p.w, results[i].done, 1000);
+        WAIT_FOR(&p.w, results[i].done, 3000);
         good += results[i].error == 0;
     }
     assert_true(good > 0); /* the first address refuses what goes there */
@@ -148,11 +148,11 @@ static void node_dies(void **state)
     open_cluster(&q);
     redis->on_message(p.link, on_message, &heard[0]);
     redis->on_message(q.link, on_message, &heard[1]);
-    WAIT_FOR(&p.w, heard[0].lost == 1, 1000);
-    WAIT_FOR(&q.w, heard[1].lost == 1, 1000);
+    WAIT_FOR(&p.w, heard[0].lost == 1, 3000);
+    WAIT_FOR(&q.w, heard[1].lost == 1, 3000);
     redis->publish(p.link, ML_STR("hello"));
-    WAIT_FOR(&p.w, heard[0].count == 1, 1000);
-    WAIT_FOR(&q.w, heard[1].count == 1, 1000);
+    WAIT_FOR(&p.w, heard[0].count == 1, 3000);
+    WAIT_FOR(&q.w, heard[1].count == 1, 3000);
     place_close(&q);
     for (unsigned i = 800; i < 860; i++)
         of[owner_of(slot_of_record(i))] = i;

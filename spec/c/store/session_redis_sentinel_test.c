@@ -118,7 +118,7 @@ static void unknown_master(void **state)
     struct ml_err err = {0};
     open_by_sentinels(&p, "nobody");
     assert_int_not_equal(get(&p, 1)->error, 0);
-    WAIT_FOR(&p.w, get(&p, 1)->error == ML_E_UNAVAILABLE, 1000);
+    WAIT_FOR(&p.w, get(&p, 1)->error == ML_E_UNAVAILABLE, 3000);
     assert_non_null(strstr(last.text, "knows no master"));
     assert_false(redis->ready(p.link, &err));
     assert_non_null(strstr(err.text, "knows no master"));
@@ -173,7 +173,7 @@ static void is_sent_away(void **state)
         put_until(&p, ++key, 1000);
     assert_in_range(key, 52, 99);
     assert_true(publish_until(&p, &heard, 2000)); /* on the new one, not on the old */
-    WAIT_FOR(&p.w, redis->ready(p.link, &err), 2000);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 3000);
     place_close(&p);
 }
 
@@ -188,8 +188,8 @@ static void fails_over(void **state)
     redis->on_message(p.link, on_message, &heard);
     put_until(&p, 1, 2000);
     assert_true(put_indexed(&p, 2, "two", 1, 0, 60000, 100)->found);
-    WAIT_FOR(&p.w, redis->ready(p.link, &err), 1000);
-    WAIT_FOR(&p.w, heard.lost > 0, 1000);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 3000);
+    WAIT_FOR(&p.w, heard.lost > 0, 3000);
     run_for(&p.w, 300); /* replicated */
     struct server *dead = master_now(0);
     server_kill(dead);
@@ -198,9 +198,9 @@ static void fails_over(void **state)
     print_message("fail-over: %llu ms\n", (unsigned long long)put_until(&p, 3, 12000));
     assert_true(get(&p, 2)->found);
     assert_memory_equal(last.value, "two", 3);
-    WAIT_FOR(&p.w, heard.lost > lost, 2000);
+    WAIT_FOR(&p.w, heard.lost > lost, 3000);
     assert_true(publish_until(&p, &heard, 3000));
-    WAIT_FOR(&p.w, redis->ready(p.link, &err), 1000);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 3000);
     assert_int_equal(kill_all(&p, 100)->key_count, 1);
     place_close(&p);
     wait_for_agreement(dead);

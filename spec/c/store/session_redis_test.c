@@ -226,18 +226,18 @@ static void messages(void **state)
     place_open(&q, (struct ml_redis_options){.addresses = at_port(server.port)});
     redis->on_message(p.link, on_message, &mine);
     redis->on_message(q.link, on_message, &others);
-    WAIT_FOR(&p.w, mine.lost == 1, 1000);
-    WAIT_FOR(&q.w, others.lost == 1, 1000);
+    WAIT_FOR(&p.w, mine.lost == 1, 3000);
+    WAIT_FOR(&q.w, others.lost == 1, 3000);
     redis->publish(p.link, ML_STR("gone\r\n%s"));
-    WAIT_FOR(&p.w, mine.count == 1, 1000);
-    WAIT_FOR(&q.w, others.count == 1, 1000);
+    WAIT_FOR(&p.w, mine.count == 1, 3000);
+    WAIT_FOR(&q.w, others.count == 1, 3000);
     assert_string_equal(others.text, "gone\r\n%s");
     memset(big, 'x', sizeof big);
     redis->publish(p.link, ml_str(big, 4096));
-    WAIT_FOR(&p.w, mine.count == 2, 1000);
+    WAIT_FOR(&p.w, mine.count == 2, 3000);
     redis->publish(p.link, ml_str(big, 4097)); /* nobody's: too long */
     redis->publish(p.link, ML_STR("next"));
-    WAIT_FOR(&p.w, mine.count == 3, 1000);
+    WAIT_FOR(&p.w, mine.count == 3, 3000);
     assert_string_equal(mine.text, "next");
     place_close(&q);
     place_close(&p);
@@ -252,18 +252,18 @@ static void messages_wait(void **state)
     server_start(&s, "--databases", "2");
     place_open(&p, (struct ml_redis_options){.addresses = at_port(s.port)});
     redis->on_message(p.link, on_message, &heard);
-    WAIT_FOR(&p.w, heard.lost == 1, 1000);
+    WAIT_FOR(&p.w, heard.lost == 1, 3000);
     server_kill(&s);
-    WAIT_FOR(&p.w, heard.lost == 2, 1000);
+    WAIT_FOR(&p.w, heard.lost == 2, 3000);
     redis->publish(p.link, ML_STR("said while it was down"));
     for (int i = 0; i < 100; i++) /* 64 wait, the rest is given up */
         redis->publish(p.link, ML_STR("too much"));
     server_run(&s);
-    WAIT_FOR(&p.w, heard.count >= 64, 2000);
+    WAIT_FOR(&p.w, heard.count >= 64, 3000);
     run_for(&p.w, 300);
     assert_int_equal(heard.count, 64);
     server_kill(&s);
-    WAIT_FOR(&p.w, heard.lost == 4, 1000);
+    WAIT_FOR(&p.w, heard.lost == 4, 3000);
     redis->publish(p.link, ML_STR("never"));
     place_close(&p);
     server_stop(&s);
@@ -279,7 +279,7 @@ static void outage(void **state)
     server_start(&s, "--databases", "2");
     place_open(&p, (struct ml_redis_options){.addresses = at_port(s.port)});
     assert_true(put_indexed(&p, 1, "v", 1, 0, 60000, 100)->found);
-    WAIT_FOR(&p.w, redis->ready(p.link, &err), 1000);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 3000);
     server_kill(&s);
     assert_int_equal(get(&p, 1)->error, ML_E_UNAVAILABLE);
     assert_false(last.found);
@@ -292,7 +292,7 @@ static void outage(void **state)
     redis->publish(p.link, ML_STR("x"));
     assert_false(redis->ready(p.link, &err));
     server_run(&s);
-    WAIT_FOR(&p.w, redis->ready(p.link, &err), 1500);
+    WAIT_FOR(&p.w, redis->ready(p.link, &err), 3000);
     assert_int_equal(get(&p, 1)->error, 0);
     assert_false(last.found);
     /* Closed with everything under way. */
@@ -366,9 +366,9 @@ static void least_rights(void **state)
     assert_true(lock(&p, 1, 1000)->found);
     unlock(&p, 1);
     assert_true(lock(&p, 1, 1000)->found);
-    WAIT_FOR(&p.w, heard.lost == 1, 1000);
+    WAIT_FOR(&p.w, heard.lost == 1, 3000);
     redis->publish(p.link, ML_STR("x"));
-    WAIT_FOR(&p.w, heard.count == 1, 1000);
+    WAIT_FOR(&p.w, heard.count == 1, 3000);
     cli(server.port, "CONFIG RESETSTAT");
     for (int i = 0; i < 10; i++)
         assert_true(get(&p, 1)->found);
