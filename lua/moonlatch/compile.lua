@@ -43,7 +43,7 @@ local function step_name(step)
 end
 
 -- A provider's sessions: one cookie and one kind of record, however many authenticators use them.
-local SESSION_OPTIONS = { "cookie", "header", "same_site", "max_age", "idle" }
+local SESSION_OPTIONS = { "cookie", "header", "same_site", "max_age", "idle", "domain" }
 
 function compiler:session(options)
   local name = options.provider.name

@@ -1,5 +1,5 @@
---- Set-Cookie, in one place (RFC 6265 section 4.1). Every cookie of ours has Path=/, HttpOnly and no Domain; deleting repeats
--- what setting said, or browsers keep the cookie (S-068).
+--- Set-Cookie, in one place (RFC 6265 section 4.1). Every cookie of ours has Path=/ and HttpOnly, and no Domain unless the policy
+-- says one; deleting repeats what setting said, or browsers keep the cookie (S-068).
 local cookie = {}
 
 --- Why a name cannot be a cookie's, or nil.
@@ -13,9 +13,10 @@ function cookie.demands_secure(name)
   return lower:find("^__host%-") ~= nil or lower:find("^__secure%-") ~= nil
 end
 
---- attributes: { same_site, secure }; max_age: seconds.
+--- attributes: { same_site, secure, domain = or nil }; max_age: seconds.
 function cookie.set(name, value, max_age, attributes)
-  return ("%s=%s; Path=/; Max-Age=%d; HttpOnly; SameSite=%s%s"):format(name, value, math.floor(max_age), attributes.same_site,
+  local domain = attributes.domain and "; Domain=" .. attributes.domain or ""
+  return ("%s=%s; Path=/%s; Max-Age=%d; HttpOnly; SameSite=%s%s"):format(name, value, domain, math.floor(max_age), attributes.same_site,
     attributes.secure and "; Secure" or "")
 end
 

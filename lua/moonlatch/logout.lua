@@ -31,7 +31,7 @@ local function is_ours(req)
   local site, origin = req.headers["Sec-Fetch-Site"], req.headers.Origin
   if site ~= nil then return site == "same-origin" end
   local name = origin and host_of_origin(origin)
-  return name ~= nil and name:lower() == (req.host:lower():gsub(":%d+$", ""))
+  return name ~= nil and name:lower() == ((req.host or ""):lower():gsub(":%d+$", ""))
 end
 
 -- Ends the session of an id, in an outage, too: the host remembers that it is dead. Waits. Its tokens, or nil.

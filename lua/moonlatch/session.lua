@@ -16,7 +16,7 @@ function session.new(host, options, provider)
   local name = options.cookie or COOKIE
   return setmetatable({
     host = host, provider = provider, name = name, header = options.header, max_age = options.max_age or MAX_AGE, idle = options.idle,
-    same_site = options.same_site or "Lax",
+    same_site = options.same_site or "Lax", domain = options.domain,
     secure = provider.https or options.same_site == "None" or cookie.demands_secure(name),
   }, session)
 end
@@ -27,7 +27,7 @@ function session.is_id(text) return text ~= nil and #text == ID and not text:fin
 --- Attributes of a cookie in the answer to req: Secure when users come over https, for all that is known.
 function session:attributes(req, same_site)
   same_site = same_site or self.same_site
-  return { same_site = same_site, secure = self.secure or same_site == "None" or req.scheme == "https" }
+  return { same_site = same_site, secure = self.secure or same_site == "None" or req.scheme == "https", domain = self.domain }
 end
 
 function session:cookie(req, id) return cookie.set(self.name, id, self.max_age, self:attributes(req)) end

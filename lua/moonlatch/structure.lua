@@ -88,7 +88,9 @@ function types.authenticators(check, at, value)
   check_anonymous(check, list, places)
   for i, spec in ipairs(list) do
     local provider = spec.type == "session" and spec.options.provider
-    if provider then check.sessions[provider.name] = check.sessions[provider.name] or { at = places[i], provider = provider } end
+    if provider and not check.sessions[provider.name] then
+      check.sessions[provider.name] = { at = places[i], provider = provider, options = spec.options }
+    end
   end
   return list
 end
@@ -283,9 +285,12 @@ function types.routes(check, at, value)
 end
 
 -- What sessions and logins need besides their own options: a client of the provider; somebody who takes the session that is made.
-local function check_session(check, at, provider)
+local function check_session(check, at, provider, options)
   local where = ("%s: provider '%s'"):format(at.label, provider.name)
   if not provider.client_id then check:error("missing-option", at, where .. " needs 'client_id'") end
+  if options.domain and (options.cookie or ""):lower():find("^__host%-") then
+    check:wrong_value(at:child("domain"), "cannot be with a cookie named __Host-: browsers refuse it") -- S-265
+  end
   if provider.response_mode == "form_post" and not (provider.redirect_url or ""):lower():find("^https://") then
     check:error("wrong-value", at, where .. " has response_mode form_post: it needs a redirect_url with https",
       "browsers send a cookie with another site's form only over https")
@@ -296,10 +301,15 @@ local function check_session(check, at, provider)
 end
 
 local function check_logins(check)
-  for _, one in pairs(check.sessions) do check_session(check, one.at, one.provider) end
+  for _, one in pairs(check.sessions) do check_session(check, one.at, one.provider, one.options) end
   for _, one in ipairs(check.logins) do
     local provider = one.login.provider
-    if provider and one.login.clients ~= "none" and not check.sessions[provider.name] then
+    local session = provider and check.sessions[provider.name]
+    if session and one.login.hosts and not session.options.domain then
+      check:error("missing-option", one.at:child("hosts"), one.at.label .. ".hosts: authn.session needs 'domain'",
+        "a cookie without it stays at the host that set it")
+    end
+    if provider and one.login.clients ~= "none" and not session then
       check:error("missing-option", one.at, ("%s: no authn.session has provider '%s', so nobody could come back"):format(
         one.at.label, provider.name))
     end

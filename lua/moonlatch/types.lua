@@ -176,6 +176,14 @@ function types.cookie(check, at, value)
   return value
 end
 
+-- A cookie's Domain (RFC 6265 section 5.2.3): a name with a dot in it, so that it is nobody's top level.
+function types.domain(check, at, value)
+  local name = type(value) == "string" and value:lower() or ""
+  local bad = name:find("[^%l%d.-]") or name:find("^[.-]") or name:find("..", 1, true) or not name:find("%.%l[%l%d-]*$")
+  if bad then return check:wrong_value(at, 'is no domain such as "example.com"') end
+  return name
+end
+
 -- authn.session.strict: true is each time (0 seconds), a duration at most so often.
 function types.strict(check, at, value)
   if value == false then return false end

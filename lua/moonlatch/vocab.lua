@@ -61,6 +61,7 @@ vocab.authn = {
     { header = BEARER, provider = "provider!", leeway = "duration" }, { later = LATER }),
   session = authn("Browser session (cookie) made by the login flow.",
     { provider = "provider!", cookie = "cookie", header = "header", strict = "strict", max_age = "duration", idle = "duration",
+      domain = "domain",
       same_site = "choice(Lax|Strict|None)" }),
   basic = authn("HTTP Basic user and password, from an htpasswd secret.", { users = "secret!", realm = "text" }, { later = LATER }),
   api_key = authn("API keys from a secret: one `key user group,group` a line.",

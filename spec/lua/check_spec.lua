@@ -3,10 +3,10 @@ local policy = checking.policy
 
 -- fields: of the provider; session: options of authn.session, beside them.
 local function policy_with_session(fields)
-  local session = fields:match("session = (%b{})") or "{ }"
-  fields = fields:gsub(",? ?session = %b{}", "")
+  local session, login = fields:match("session = (%b{})") or "{ }", fields:match("login = (%b{})")
+  fields = fields:gsub(",? ?session = %b{}", ""):gsub(",? ?login = %b{}", "")
   return 'local s = ' .. session .. '\ns.provider = "corp"\nreturn { api = 1, providers = { corp = { issuer = "https://login.example.com"' ..
-    (fields ~= "" and ", " .. fields or "") .. ' } },\nauthenticators = { authn.session(s) } }'
+    (fields ~= "" and ", " .. fields or "") .. ' } },\nauthenticators = { authn.session(s) }' .. (login and ', login = { provider = "corp", ' .. login:sub(2) or "") .. " }"
 end
 
 local function read(path)
@@ -97,6 +97,13 @@ describe("the checker", function()
     { "a session without a client", policy_with_session 'session = { }', "authn.session: provider 'corp' needs 'client_id'" },
     { "a session's cookie", policy_with_session 'client_id = "g", session = { cookie = "a b" }', "authn.session.cookie is no cookie name" },
     { "an empty cookie name", policy_with_session 'client_id = "g", session = { cookie = "" }', "authn.session.cookie is no cookie name" },
+    { "a domain that is none", policy_with_session 'client_id = "g", session = { domain = "com" }', "authn.session.domain is no domain such as" },
+    { "a domain with a dot in front", policy_with_session 'client_id = "g", session = { domain = ".example.com" }', "authn.session.domain is no domain" },
+    { "an address as domain", policy_with_session 'client_id = "g", session = { domain = "192.0.2.1" }', "authn.session.domain is no domain" },
+    { "attributes in a domain", policy_with_session 'client_id = "g", session = { domain = "a.example.com; Secure" }', "authn.session.domain is no domain" },
+    { "__Host- with a domain (S-265)", policy_with_session 'client_id = "g", session = { domain = "example.com", cookie = "__Host-s" }',
+      "authn.session.domain cannot be with a cookie named __Host-" },
+    { "hosts without a domain", policy_with_session 'client_id = "g", login = { hosts = { "*.example.com" } }', "policy.login.hosts: authn.session needs 'domain'" },
     { "strict as text", policy_with_session 'client_id = "g", session = { strict = "often" }', 'authn.session.strict must be a duration such as "500ms", "30s", "5m", "1h", or true or false, not "often"' },
     { "strict as a number", policy_with_session 'client_id = "g", session = { strict = 5 }', "or true or false, not 5" },
     { "a parameter of ours (S-080)", policy_with_session 'client_id = "g", authorize_params = { state = "x" }', "policy.providers.corp.authorize_params.state is moonlatch's own; it cannot be set" },

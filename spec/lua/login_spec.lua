@@ -195,7 +195,12 @@ describe("login", function()
   it("keeps the host only when it is on the list", function()
     local _, _, d = corp:login({ email = "a" }, { path = "/a", host = "b.example.com" })
     assert.equal("/a", d.client_headers.Location)
-    p = play { login = { hosts = { "*.example.com" } } }
+    p = play { login = { hosts = { "*.example.com" } }, session = { domain = "example.com" } }
+    local _, begun, done = p:idp("corp"):login({ email = "a" }, { path = "/a" })
+    assert.truthy(begun.decision.client_headers["Set-Cookie"][1]:find("; Path=/; Domain=example.com; Max%-Age=1200;"))
+    for i, line in ipairs(done.client_headers["Set-Cookie"]) do
+      assert.truthy(line:find("; Path=/; Domain=example.com; Max-Age=" .. (i == 1 and "0" or "86400") .. ";", 1, true))
+    end
     _, _, d = p:idp("corp"):login({ email = "a" }, { path = "/a?b", host = "b.example.com" })
     assert.equal("https://b.example.com/a?b", d.client_headers.Location)
     _, _, d = p:idp("corp"):login({ email = "a" }, { path = "/a", host = "b.example.com.evil.io" })
