@@ -15,8 +15,11 @@ local function legacy(req)
   return user and accept { user = user.login, claims = user } or reject(401, "unknown")
 end
 return { api = 1, name = "a",
-  providers = { corp = { issuer = "https://a", client_secret = secret("S"), scopes = { "openid" } } },
-  authenticators = { authn.opaque { provider = "corp", cache = "5m", invalid = "reject" }, legacy, authn.anonymous { user = "guest" } },
+  providers = { corp = { issuer = "https://a", client_id = "c", client_secret = secret("S"), scopes = { "openid" },
+    authorize_params = { prompt = "login" }, algorithms = { "RS256" }, response_mode = "form_post", redirect_url = "https://b/authservice/oidc/callback" } },
+  authenticators = { authn.opaque { provider = "corp", cache = "5m", invalid = "reject" }, legacy,
+    authn.session { provider = "corp", cookie = "c", strict = "30s", domain = "example.com", same_site = "Lax" }, authn.anonymous { user = "guest" } },
+  login = { provider = "corp", clients = "all", hosts = { "*.example.com" }, after_login = "/a", homepage = "https://h/" },
   identity = { user = { claim = { "a", "b" }, rewrite = { { matches = "x", replaces = "" } } }, up = { from = "user" } },
   authorize = { authz.groups { any = { "*" } }, function(id, req) return admin:test(id.user) end },
   headers = { ["X-User"] = "{user}", ["X-Up"] = function(id) return id.up end, Authorization = false },
