@@ -18,6 +18,9 @@
 
 #include <cmocka.h>
 
+#define GET_OF(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
+#define POST_OF(path, more) "POST " path " HTTP/1.1\r\nHost: a\r\n" more
+
 struct fixture {
     uv_loop_t loop;
     struct ml_http_server *server;
@@ -230,4 +233,42 @@ static inline void expect_answers(const struct fixture *f, const char *expected)
     char got[4096];
     read_answers(f, false, got, sizeof got);
     assert_string_equal(got, expected);
+}
+
+static inline struct ml_http_limits quick(void)
+{
+    struct ml_http_limits l = ml_http_default_limits;
+    l.header_ms = l.idle_ms = l.body_ms = l.write_ms = 5000;
+    return l;
+}
+
+/* Writes without running the loop. */
+static inline void put(struct fixture *f, const char *text)
+{
+    assert_int_equal(write(f->peer, text, strlen(text)), strlen(text));
+}
+
+static inline void tcp_pair(int fds[2])
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(listen(listener, 1), 0);
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &n), 0);
+    fds[0] = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(connect(fds[0], (struct sockaddr *)&a, n), 0);
+    fds[1] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    assert_true(fds[1] >= 0);
+    fcntl(fds[0], F_SETFL, O_NONBLOCK);
+    close(listener);
+}
+
+static inline void dial_tcp(struct fixture *f)
+{
+    int fds[2];
+    hang_up(f);
+    forget(f);
+    tcp_pair(fds);
+    f->peer = fds[0];
+    ml_http_server_adopt(f->server, fds[1], "127.0.0.1");
 }
