@@ -176,7 +176,7 @@ static int l_create(lua_State *L)
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_str kinds[ML_SESSION_INDEX_MAX], values[ML_SESSION_INDEX_MAX];
     struct ml_session_new what = {.kinds = kinds, .values = values};
-    const char *why;
+    const char *why = "";
     luaL_checktype(L, 1, LUA_TTABLE);
     lua_settop(L, 1);
     push_field(L, "open");
@@ -224,7 +224,7 @@ static int l_read(lua_State *L)
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_str id = ml_vm_check_text(L, 1);
     struct ml_session_seat *seat = vm->script->options.sessions;
-    const char *why;
+    const char *why = "";
     struct ml_entry *e = seat ? ml_session_cached(seat, id) : NULL;
     if (e)
         return push_hit(L, e);
@@ -253,7 +253,7 @@ static int l_tokens(lua_State *L)
 {
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_str id = ml_vm_check_text(L, 1);
-    const char *why;
+    const char *why = "";
     struct wait *w = wait_new(L, vm, "session_tokens", &why);
     if (!w)
         return push_nil_failed(L, why);
@@ -277,7 +277,7 @@ static int l_replace(lua_State *L)
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_str id = ml_vm_check_text(L, 1);
     lua_Integer revision = luaL_checkinteger(L, 2);
-    const char *why;
+    const char *why = "";
     lua_settop(L, 4);
     struct wait *w = wait_new(L, vm, "session_replace", &why);
     if (!w)
@@ -302,7 +302,7 @@ static int l_delete(lua_State *L)
 {
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_str id = ml_vm_check_text(L, 1);
-    const char *why;
+    const char *why = "";
     struct wait *w = wait_new(L, vm, "session_delete", &why);
     if (!w)
         return push_nil(L, why);
@@ -324,7 +324,7 @@ static int l_lock(lua_State *L)
     struct ml_vm *vm = ml_vm_check_live(L);
     struct ml_str id = ml_vm_check_text(L, 1);
     uint32_t ms = (uint32_t)check_ms(L, 2, LOCK_MAX);
-    const char *why;
+    const char *why = "";
     struct wait *w = wait_new(L, vm, "session_lock", &why);
     if (!w)
         return push_failed(L, why);
@@ -357,7 +357,7 @@ static int l_kill(lua_State *L)
     ml_vm_check_text(L, 1);
     int kind = luaL_checkoption(L, 1, NULL, kinds);
     struct ml_str value = ml_vm_check_text(L, 2);
-    const char *why;
+    const char *why = "";
     struct wait *w = wait_new(L, vm, "session_kill", &why);
     if (!w)
         return push_nil(L, why);

@@ -1,5 +1,6 @@
 /* What the files of the LMDB store share: session_lmdb.c (links, reads, the queue),
- * session_lmdb_open.c (the file), session_lmdb_write.c (transactions).
+ * session_lmdb_writer.c (the thread), session_lmdb_write.c (transactions), session_lmdb_open.c (the
+ * file), session_lmdb_file.c (what is beside it).
  *
  * Who may touch the environment: the writer's thread; and a worker in a read, under the gate for
  * reading. The writer opens and closes it under the gate for writing, when it also ends the read
@@ -98,19 +99,38 @@ struct ml_session_link {
     void *ctx;
 };
 
+/* session_lmdb_writer.c. Under s->lock: sets s->started. */
+void ml_lmdb_start_writer(struct ml_lmdb *s);
+/* The first call that needs the file brings the writer up, which opens it. */
+void ml_lmdb_want(struct ml_lmdb *s);
+/* Under the gate, or on the writer's thread. Trouble only grows until the writer has dealt with it.
+ */
+void ml_lmdb_report(struct ml_lmdb *s, enum ml_lmdb_trouble trouble);
+/* Why it is not open. */
+void ml_lmdb_set_why(struct ml_lmdb *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
 /* session_lmdb_open.c, on the writer's thread. Opens what is at the path, or sets it aside and
  * begins anew. false: not now; why is in s->why. */
 bool ml_lmdb_open(struct ml_lmdb *s);
 /* Under no gate. */
 void ml_lmdb_close(struct ml_lmdb *s);
+/* Under the gate for writing; any thread. */
+void ml_lmdb_end_read(struct ml_session_link *l);
+/* From LMDB's return code: whether the file can no longer be trusted, or must be opened again. */
+enum ml_lmdb_trouble ml_lmdb_trouble_of(int rc);
+
+/* session_lmdb_file.c, on the writer's thread. */
+char *ml_lmdb_beside(const struct ml_lmdb *s, const char *suffix); /* the path with it; to free */
+/* false: another process has it, or it cannot be had; why is in s->why. */
+bool ml_lmdb_take_lock(struct ml_lmdb *s);
+void ml_lmdb_drop_lock(struct ml_lmdb *s);
 /* Moves the file away (it is closed), and says so. */
 void ml_lmdb_set_aside(struct ml_lmdb *s, const char *why);
 /* Whether the path still names the file that is open. */
 bool ml_lmdb_in_place(const struct ml_lmdb *s);
-/* From LMDB's return code: whether the file can no longer be trusted, or must be opened again. */
-enum ml_lmdb_trouble ml_lmdb_trouble_of(int rc);
-void ml_lmdb_set_why(struct ml_lmdb *s, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* Writes s->key to PATH.key when there is none yet. */
+void ml_lmdb_keep_key(struct ml_lmdb *s);
 
 /* session_lmdb_write.c, on the writer's thread, with the file open. Every op of the list has its
  * answer afterwards, committed or failed. */

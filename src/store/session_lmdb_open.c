@@ -1,5 +1,5 @@
-/* The LMDB store's file: one process's lock, a look at the file before LMDB trusts it, opening,
- * setting aside, the key beside it. On the writer's thread, but for ml_lmdb_key_read.
+/* The LMDB store's file: a look at it before LMDB trusts it, opening, closing. On the writer's
+ * thread.
  *
  * LMDB trusts its pages (S-174). So: they are checked first (lmdb_check.h), a header record of our
  * own must be whole, and whatever LMDB does with the map runs guarded (base/guard.h). What is in a
@@ -13,17 +13,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <libgen.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { FORMAT = 1, DATABASES = 3, KEPT_ASIDE = 3, OPEN_TRIES = 3 };
+enum { FORMAT = 1, DATABASES = 3, OPEN_TRIES = 3 };
 
 /* Our record in the main database. */
 struct header {
@@ -57,82 +53,6 @@ enum ml_lmdb_trouble ml_lmdb_trouble_of(int rc)
     default:
         return ML_LMDB_FINE;
     }
-}
-
-static char *beside(const struct ml_lmdb *s, const char *suffix)
-{
-    char *path = ml_xmalloc(strlen(s->path) + strlen(suffix) + 1);
-    strcpy(path, s->path);
-    strcat(path, suffix);
-    return path;
-}
-
-/* The lock ------------------------------------------------------------------------------------ */
-
-/* Held as long as the file is open: a second process must not touch it (S-436). */
-static bool take_lock(struct ml_lmdb *s)
-{
-    char *path = beside(s, ".lock"), text[32] = "";
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool ours = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0;
-    if (ours) {
-        int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
-        if (ftruncate(fd, 0) != 0 || pwrite(fd, text, (size_t)n, 0) != n)
-            errno = 0; /* for people only */
-        s->lock_fd = fd;
-    } else if (fd >= 0 && errno == EWOULDBLOCK) {
-        ssize_t n = pread(fd, text, sizeof text - 1, 0);
-        text[n > 0 ? n : 0] = 0;
-        ml_lmdb_set_why(s, "%s is in use by another process (%.*s)", s->path,
-                        (int)strcspn(text, "\n"), text);
-    } else {
-        ml_lmdb_set_why(s, "%s: %s", path, strerror(errno));
-    }
-    if (!ours && fd >= 0)
-        close(fd);
-    free(path);
-    return ours;
-}
-
-static void drop_lock(struct ml_lmdb *s)
-{
-    if (s->lock_fd >= 0)
-        close(s->lock_fd);
-    s->lock_fd = -1;
-}
-
-/* The file ------------------------------------------------------------------------------------ */
-
-void ml_lmdb_set_aside(struct ml_lmdb *s, const char *why)
-{
-    char stamp[48], *to, *pattern = beside(s, ".damaged-*");
-    time_t now = (time_t)(ml_wall_ms() / 1000);
-    struct tm tm;
-    glob_t old = {.gl_pathc = 0};
-    strftime(stamp, sizeof stamp, ".damaged-%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
-    to = beside(s, stamp);
-    int r = rename(s->path, to);
-    atomic_fetch_add(&s->set_aside, 1);
-    ml_log(ML_LOG_ERROR,
-           "the session store is damaged: it was set aside, and all must log in again",
-           ML_FZ("store", s->path), ML_FZ("aside", r == 0 ? to : strerror(errno)),
-           ML_FZ("reason", why));
-    /* Sorted by name, which is by time. */
-    if (glob(pattern, 0, NULL, &old) == 0)
-        for (size_t i = 0; i + KEPT_ASIDE < old.gl_pathc; i++)
-            unlink(old.gl_pathv[i]);
-    globfree(&old);
-    free(pattern);
-    free(to);
-}
-
-bool ml_lmdb_in_place(const struct ml_lmdb *s)
-{
-    struct stat named, opened;
-    int fd;
-    return mdb_env_get_fd(s->env, &fd) == 0 && fstat(fd, &opened) == 0 &&
-           stat(s->path, &named) == 0 && named.st_ino == opened.st_ino &&
-           named.st_dev == opened.st_dev;
 }
 
 /* 1: there is a file for LMDB, or none; 0: it was set aside; -1: it cannot be looked at. */
@@ -288,11 +208,17 @@ static void close_env(MDB_env *env, MDB_txn *txn)
         ml_guard_run(close_guarded, &closing);
 }
 
+void ml_lmdb_end_read(struct ml_session_link *l)
+{
+    close_env(NULL, l->txn);
+    l->txn = NULL;
+}
+
 /* With the file judged. 1: open; 0: it was set aside; -1: not now. */
 static int open_env(struct ml_lmdb *s)
 {
     struct opening o = {.s = s};
-    char *lock_file = beside(s, "-lock");
+    char *lock_file = ml_lmdb_beside(s, "-lock");
     unlink(lock_file); /* LMDB's: of processes that are gone, with what they held (S-432) */
     free(lock_file);
     bool whole = ml_guard_run(open_guarded, &o);
@@ -317,77 +243,15 @@ void ml_lmdb_close(struct ml_lmdb *s)
     pthread_rwlock_wrlock(&s->gate);
     LIST_FOREACH(l, &s->links, entry)
     {
-        close_env(NULL, l->txn);
-        l->txn = NULL;
+        ml_lmdb_end_read(l);
     }
     close_env(s->env, s->txn);
     s->env = NULL;
     s->txn = NULL;
     atomic_store(&s->trouble, ML_LMDB_FINE); /* what was reported was about this one */
     pthread_rwlock_unlock(&s->gate);
-    drop_lock(s);
+    ml_lmdb_drop_lock(s);
     ml_lmdb_set_why(s, "it is being opened");
-}
-
-/* The key ------------------------------------------------------------------------------------- */
-
-int ml_lmdb_key_read(const char *path, char out[ML_LMDB_KEY_TEXT], struct ml_err *err)
-{
-    char name[PATH_MAX];
-    struct stat st;
-    snprintf(name, sizeof name, "%s.key", path);
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return ml_fail(err, errno == ENOENT || errno == ENOTDIR ? ML_E_NOTFOUND : ML_E_IO, "%s: %s",
-                       name, strerror(errno));
-    ssize_t n = read(fd, out, ML_LMDB_KEY_TEXT - 1);
-    int saved = errno;
-    bool open_to_others = fstat(fd, &st) == 0 && (st.st_mode & 077) != 0;
-    close(fd);
-    if (n < 0)
-        return ml_fail(err, ML_E_IO, "%s: %s", name, strerror(saved));
-    while (n > 0 && (out[n - 1] == '\n' || out[n - 1] == '\r'))
-        n--;
-    out[n] = 0;
-    if (open_to_others)
-        ml_log(ML_LOG_WARN, "the sealing key can be read by others: its mode should be 0600",
-               ML_FZ("file", name));
-    return 0;
-}
-
-/* Whole or not at all: written beside and linked to its name, which must be free. */
-static bool write_key(const struct ml_lmdb *s, const char *name)
-{
-    char *draft = beside(s, ".key.new");
-    unlink(draft);
-    int fd = open(draft, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    size_t n = strlen(s->key);
-    bool done = fd >= 0 && write(fd, s->key, n) == (ssize_t)n && write(fd, "\n", 1) == 1 &&
-                fsync(fd) == 0 && link(draft, name) == 0;
-    int saved = errno;
-    if (fd >= 0)
-        close(fd);
-    unlink(draft);
-    free(draft);
-    errno = saved;
-    return done;
-}
-
-static void keep_key(struct ml_lmdb *s)
-{
-    char *name, have[ML_LMDB_KEY_TEXT];
-    if (!s->key)
-        return;
-    name = beside(s, ".key");
-    if (!write_key(s, name)) {
-        bool same = errno == EEXIST && ml_lmdb_key_read(s->path, have, NULL) == 0 &&
-                    strcmp(have, s->key) == 0;
-        if (!same)
-            ml_log(ML_LOG_ERROR, "the sealing key cannot be kept: a restart will end all sessions",
-                   ML_FZ("file", name), ML_FZ("reason", strerror(errno)));
-    }
-    ml_wipe(have, sizeof have);
-    free(name);
 }
 
 bool ml_lmdb_open(struct ml_lmdb *s)
@@ -395,7 +259,7 @@ bool ml_lmdb_open(struct ml_lmdb *s)
     char *copy = ml_xstrdup(s->path);
     mkdir(dirname(copy), 0700); /* one level: what is above is the operator's */
     free(copy);
-    if (!take_lock(s))
+    if (!ml_lmdb_take_lock(s))
         return false;
     int r = 0;
     for (int tries = 0; r == 0 && tries < OPEN_TRIES; tries++) { /* again when it was set aside */
@@ -406,9 +270,9 @@ bool ml_lmdb_open(struct ml_lmdb *s)
     if (r != 1) {
         if (r == 0)
             ml_lmdb_set_why(s, "%s: damaged, and cannot be set aside", s->path);
-        drop_lock(s);
+        ml_lmdb_drop_lock(s);
         return false;
     }
-    keep_key(s);
+    ml_lmdb_keep_key(s);
     return true;
 }

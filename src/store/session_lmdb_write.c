@@ -211,7 +211,7 @@ static int apply_kill(struct ml_lmdb *s, struct ml_lmdb_op *op)
         }
         if (rc == 0)
             rc = delete_record(s, &key, &head);
-        if (head.expires_ms > ml_wall_ms())
+        if (rc == 0 && head.expires_ms > ml_wall_ms())
             op->keys[live++] = key;
     }
     op->key_count = live;
