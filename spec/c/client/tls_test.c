@@ -14,6 +14,8 @@ struct wish {
     bool ca;
     const EVP_MD *digest;
     long from, until; /* seconds from now */
+    const char *eku;  /* "serverAuth" or NULL */
+    bool nul;         /* the SAN is localhost, a NUL and more */
 };
 
 static struct identity root, stranger; /* the CA that tests trust, and one they do not */
@@ -27,6 +29,19 @@ static void add_extension(X509 *cert, int nid, const char *value)
     assert_non_null(e);
     X509_add_ext(cert, e, -1);
     X509_EXTENSION_free(e);
+}
+
+static void add_nul_name(X509 *cert)
+{
+    static const char name[] = "localhost\0.evil.example";
+    GENERAL_NAMES *names = sk_GENERAL_NAME_new_null();
+    GENERAL_NAME *one = GENERAL_NAME_new();
+    ASN1_IA5STRING *text = ASN1_IA5STRING_new();
+    ASN1_STRING_set(text, name, sizeof name - 1);
+    GENERAL_NAME_set0_value(one, GEN_DNS, text);
+    sk_GENERAL_NAME_push(names, one);
+    assert_int_equal(X509_add1_ext_i2d(cert, NID_subject_alt_name, names, 0, 0), 1);
+    GENERAL_NAMES_free(names);
 }
 
 /* issuer NULL: self-signed. */
@@ -46,6 +61,10 @@ static struct identity make(struct wish w, const struct identity *issuer)
         add_extension(id.cert, NID_basic_constraints, "critical,CA:TRUE");
     if (w.san)
         add_extension(id.cert, NID_subject_alt_name, w.san);
+    if (w.eku)
+        add_extension(id.cert, NID_ext_key_usage, w.eku);
+    if (w.nul)
+        add_nul_name(id.cert);
     assert_true(
         X509_sign(id.cert, issuer ? issuer->key : id.key, w.digest ? w.digest : EVP_sha256()) > 0);
     return id;
@@ -114,8 +133,7 @@ static int try(struct identity *id, struct ml_upstream_options o, const char *ho
 
 static void good_certificates(void **state)
 {
-    struct identity id =
-        make((struct wish){"x", "DNS:localhost,IP:127.0.0.1", false, NULL, 0, 0}, &root);
+    struct identity id = make((struct wish){.cn = "x", .san = "DNS:localhost,IP:127.0.0.1"}, &root);
     struct ml_upstream_options with_pem = {.ca_pem = trusted};
     char path[] = "/tmp/ml-ca-XXXXXX", text[256];
     FILE *file = fdopen(mkstemp(path), "w");
@@ -126,6 +144,9 @@ static void good_certificates(void **state)
     assert_int_equal(try(&id, with_pem, "localhost", text), 0);
     assert_int_equal(try(&id, with_file, "localhost", text), 0);
     unlink(path);
+    drop(&id);
+    id = make((struct wish){.cn = "x", .san = "DNS:localhost", .eku = "serverAuth"}, &root);
+    assert_int_equal(try(&id, with_pem, "localhost", text), 0);
     drop(&id);
 }
 
@@ -171,6 +192,12 @@ static void bad_certificates(void **state)
          &root,
          "localhost",
          "TLS"},
+        {"of a client only",
+         {.cn = "x", .san = "DNS:localhost", .eku = "clientAuth"},
+         &root,
+         "localhost",
+         "purpose"},
+        {"NUL in the name", {.cn = "x", .nul = true}, &root, "localhost", "ostname mismatch"},
         {"unknown CA", {.cn = "x", .san = "DNS:localhost"}, &stranger, "localhost", "issuer"},
         {"self-signed", {.cn = "x", .san = "DNS:localhost"}, NULL, "localhost", "self-signed"},
     };
