@@ -11,10 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static _Atomic int lookups; /* running, of all threads */
-
 static void connect_next(struct ml_redis_conn *c);
-static void start(struct ml_redis_conn *c);
 
 static void handle_gone(struct ml_redis_conn *c)
 {
@@ -75,8 +72,6 @@ static void on_timer(uv_timer_t *timer)
     static const char *const ping = "PING";
     if (c->soon)
         ml_redis_conn_fail(c, ML_E_UNAVAILABLE, "%s", c->soon);
-    else if (c->queued && now - c->opened_ms < ML_REDIS_CONNECT_MS)
-        start(c);
     else if (c->state != ML_REDIS_UP)
         ml_redis_conn_fail(c, ML_E_TIMEOUT, "not connected within %d ms", ML_REDIS_CONNECT_MS);
     else if (now - c->heard_ms > 2 * ML_REDIS_PING_MS)
@@ -127,7 +122,6 @@ static void connect_next(struct ml_redis_conn *c)
 static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *found)
 {
     struct ml_redis_conn *c = req->data;
-    lookups--;
     c->resolving = false;
     c->found = c->next = found;
     if (c->state == ML_REDIS_DEAD) {
@@ -144,40 +138,28 @@ static void on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *foun
     }
 }
 
-/* The timer is the connection's deadline again, or, while others are looking up names, the next
- * try. */
-static void resolve(struct ml_redis_conn *c)
-{
-    uint64_t age = uv_now(c->client->loop) - c->opened_ms;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-    c->queued = ++lookups > ML_REDIS_LOOKUPS_MAX;
-    uv_timer_start(&c->timer, on_timer,
-                   c->queued ? ML_REDIS_LOOKUP_WAIT_MS : ML_REDIS_CONNECT_MS - age, 0);
-    c->resolve.data = c;
-    c->resolving = !c->queued && uv_getaddrinfo(c->client->loop, &c->resolve, on_resolved,
-                                                c->address.host, c->address.port, &hints) == 0;
-    if (c->resolving) {
-        c->handles++;
-        return;
-    }
-    lookups--;
-    if (!c->queued)
-        fail_soon(c, "the name cannot be looked up");
-}
-
-/* What is an address already needs no look-up. */
+/* What is an address already needs no thread. Of libuv's threads, look-ups never take more than
+ * half, and one that has not begun is cancelled with its connection. */
 static void start(struct ml_redis_conn *c)
 {
     struct sockaddr_in v4;
     struct sockaddr_in6 v6;
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
     int port = atoi(c->address.port);
-    bool is_v4 = uv_ip4_addr(c->address.host, port, &v4) == 0;
-    if (!is_v4 && uv_ip6_addr(c->address.host, port, &v6) != 0) {
-        resolve(c);
-        return;
-    }
     c->handles++;
-    connect_to(c, is_v4 ? (struct sockaddr *)&v4 : (struct sockaddr *)&v6);
+    if (uv_ip4_addr(c->address.host, port, &v4) == 0) {
+        connect_to(c, (struct sockaddr *)&v4);
+    } else if (uv_ip6_addr(c->address.host, port, &v6) == 0) {
+        connect_to(c, (struct sockaddr *)&v6);
+    } else {
+        c->resolve.data = c;
+        c->resolving = uv_getaddrinfo(c->client->loop, &c->resolve, on_resolved, c->address.host,
+                                      c->address.port, &hints) == 0;
+        if (!c->resolving) {
+            c->handles--;
+            fail_soon(c, "the name cannot be looked up");
+        }
+    }
 }
 
 struct ml_redis_conn *ml_redis_conn_open(struct ml_redis *r, enum ml_redis_kind kind,
@@ -197,7 +179,6 @@ struct ml_redis_conn *ml_redis_conn_open(struct ml_redis *r, enum ml_redis_kind 
     TAILQ_INIT(&c->commands);
     uv_timer_init(r->loop, &c->timer);
     c->timer.data = c;
-    c->opened_ms = uv_now(r->loop);
     c->handles = 1;
     r->conns++;
     uv_timer_start(&c->timer, on_timer, ML_REDIS_CONNECT_MS, 0);

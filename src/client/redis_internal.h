@@ -32,8 +32,6 @@ enum {
     ML_REDIS_PING_MS = 1000,   /* of a connection that only listens */
     ML_REDIS_STEADY_MS = 1000, /* up for so long: its next failure is the first again */
     ML_REDIS_NO_NODE = 255,
-    ML_REDIS_LOOKUPS_MAX = 2, /* of the process: libuv has four threads, and others need them */
-    ML_REDIS_LOOKUP_WAIT_MS = 5,
 };
 
 struct ml_redis_address {
@@ -101,12 +99,12 @@ struct ml_redis_conn {
 
     uv_getaddrinfo_t resolve;
     struct addrinfo *found, *next; /* next: to be tried */
-    bool resolving, queued;        /* queued: for a look-up */
+    bool resolving;
     uv_tcp_t tcp;
     bool tcp_open;
     uv_connect_t connect;
     uv_timer_t timer; /* until up: the deadline; then PINGs of those that only listen */
-    uint64_t opened_ms, up_ms, heard_ms;
+    uint64_t up_ms, heard_ms;
 
     struct ssl_st *ssl; /* NULL: without TLS, or not yet */
     struct ml_buf out, sending;
