@@ -156,7 +156,7 @@ static char *put_header(char **at, const struct ml_header *h)
     return line;
 }
 
-/* curl must add nothing of its own: no Expect, no guess at the body's type. */
+/* curl must add nothing of its own to a body: no Expect, no guess at its type. */
 static void put_headers(struct ml_fetch *f, struct curl_slist *nodes, char **at,
                         const struct ml_fetch_request *r, const char *token)
 {
@@ -167,10 +167,12 @@ static void put_headers(struct ml_fetch *f, struct curl_slist *nodes, char **at,
         link_header(&node, put(at, ml_str_z(token)));
     if (!has_header(r, ML_STR("user-agent")))
         link_header(&node, put(at, ml_str_z(user_agent)));
-    if (!has_header(r, ML_STR("content-type")))
-        link_header(&node, put(at, ML_STR("Content-Type:")));
-    link_header(&node, put(at, ML_STR("Expect:")));
-    node[-1].next = NULL;
+    if (r->body.n || ml_str_eq(r->method, ML_STR("POST"))) {
+        if (!has_header(r, ML_STR("content-type")))
+            link_header(&node, put(at, ML_STR("Content-Type:")));
+        link_header(&node, put(at, ML_STR("Expect:")));
+    }
+    node[-1].next = NULL; /* there is a User-Agent at least */
     f->headers = nodes;
 }
 
