@@ -199,6 +199,28 @@ static void test_secrets_are_hidden(void **state)
     done(s);
 }
 
+static void test_sessions(void **state)
+{
+    struct ml_settings *s = LOAD("SESSION_KEY=short");
+    assert_null(s);
+    assert_non_null(strstr(errors.p, "SESSION_KEY: key 1 "));
+    assert_null(strstr(errors.p, "short"));
+    done(s);
+    s = LOAD("SESSION_STORE_TYPE=boltdb", "STORE_PATH=/data/a.db",
+             "SESSION_KEY=0123456789abcdefghijklmnopqrstuvwxyz");
+    assert_non_null(s);
+    assert_non_null(strstr(warnings.p, "taken as lmdb: sessions are kept in /data/a.db.lmdb"));
+    assert_int_equal(ml_settings_int(s, "SESSION_CACHE_SECONDS"), 1);
+    assert_int_equal(ml_settings_int(s, "SESSION_STORE_BYTES"), 1 << 30);
+    done(s);
+    s = LOAD("SESSION_CACHE_SECONDS=61", "SESSION_STORE_BYTES=1000", "SESSION_STORE_TYPE=disk");
+    assert_null(s);
+    assert_non_null(strstr(errors.p, "SESSION_STORE_TYPE is \"disk\""));
+    assert_non_null(strstr(errors.p, "SESSION_CACHE_SECONDS"));
+    assert_non_null(strstr(errors.p, "SESSION_STORE_BYTES"));
+    done(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +233,7 @@ int main(void)
         cmocka_unit_test(test_unknown_and_injected_names),
         cmocka_unit_test(test_no_setting_is_named_like_an_injected_one),
         cmocka_unit_test(test_secrets_are_hidden),
+        cmocka_unit_test(test_sessions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@ struct shared {
     struct ml_board *board;
     struct ml_key_sets *key_sets;
     struct ml_seal_keys *keys;
+    void *store; /* of sessions, in memory */
     struct ml_sessions *sessions;
 };
 
@@ -82,12 +83,12 @@ UNUSED static void shared_open(struct shared *s)
     s->key_sets = ml_key_sets_new();
     assert_int_equal(
         ml_seal_keys_new(&s->keys, ML_STR("0123456789abcdefghijklmnopqrstuvwxyz"), NULL), 0);
-    s->sessions =
-        ml_sessions_new(&(struct ml_sessions_options){.backend = &ml_session_memory,
-                                                      .store = ml_session_memory_new(1000),
-                                                      .keys = s->keys,
-                                                      .cache = s->cache,
-                                                      .cache_ms = 1000});
+    s->store = ml_session_memory_new(1000);
+    s->sessions = ml_sessions_new(&(struct ml_sessions_options){.backend = &ml_session_memory,
+                                                                .store = s->store,
+                                                                .keys = s->keys,
+                                                                .cache = s->cache,
+                                                                .cache_ms = 1000});
 }
 
 UNUSED static void shared_close(struct shared *s)
