@@ -71,6 +71,8 @@ void ml_redis_events_tend(struct ml_redis *r, uint64_t now)
     if (e->conn && !still_there(r)) {
         e->failures = 0;
         ml_redis_conn_fail(e->conn, ML_E_UNAVAILABLE, "another node has the messages now");
+        if (r->closing) /* whoever was told may have closed it */
+            return;
     }
     const struct ml_redis_node *node = e->conn || e->retry_ms > now ? NULL : choose(r);
     if (node)
