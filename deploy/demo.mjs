@@ -1,11 +1,12 @@
 // The demo's script; deploy/demo.sh prepares and starts it. The installation is the one of the end-to-end tests.
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
+import { Browser } from "../spec/support/browser.mjs";
 import { canListen, total, until } from "../spec/support/client.mjs";
 import { startStack } from "../spec/support/stack.mjs";
 
 const once = process.argv.includes("--once");
-const PORTS = { kubeflow: 10080, check: 10088, readiness: 10089 };
+const PORTS = { kubeflow: 10080, check: 10088, readiness: 10089, web: 10090 };
 const IDENTITY = ["kubeflow-userid", "kubeflow-groups", "auth-method"];
 
 let stack;
@@ -57,6 +58,16 @@ async function show() {
     const account = await ask({ token: stack.kubeToken() });
     say("6. A Kubernetes service account's token, asked of TokenReview", account);
     assert.equal(seen(account)["kubeflow-userid"], "system:serviceaccount:team-a:pipeline");
+
+    const browser = new Browser();
+    const page = await browser.login(`${stack.origin}/app?deep=link`, "bob");
+    say("7. A browser without a token is sent to the login, and comes back as Bob to where it was", page);
+    assert.equal(seen(page)["kubeflow-userid"], "bob@example.com");
+    assert.equal(page.url, `${stack.origin}/app?deep=link`);
+    await browser.submit(await browser.send(`${stack.origin}/authservice/logout`), {}, { stop: (url) => !url.startsWith(stack.origin) });
+    const gone = await browser.send(`${stack.origin}/app`);
+    say("8. He signs out", gone);
+    assert.equal(gone.status, 302);
 }
 
 function summary() {
@@ -74,6 +85,8 @@ A token of alice, bob or carol, and a request with it:
     curl -i -H "Authorization: Bearer $token" ${gateway}/app
     curl -i -H "Authorization: Bearer $token" -H 'kubeflow-userid: root' ${gateway}/app
     curl -i ${gateway}/app
+
+Or open ${gateway}/app in a browser of this machine, log in as alice, bob or carol, and sign out at ${gateway}/authservice/logout
 `);
 }
 
@@ -82,7 +95,7 @@ async function main() {
         for (const port of Object.values(PORTS))
             if (!await canListen(port)) throw new Error(`port ${port} is taken; stop what listens there, or use --once`);
     }
-    stack = await startStack({ envoys: ["kubeflow"], ports: once ? {} : PORTS, env: { LOG_LEVEL: "INFO" } });
+    stack = await startStack({ envoys: ["kubeflow"], ports: once ? {} : PORTS, login: true, env: { LOG_LEVEL: "INFO" } });
     await show();
     if (once) {
         await stack.stop();

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Shows Moonlatch at work on this machine: an OpenID provider, a Kubernetes TokenReview API, Envoy and an application, all real and
-# all gone when it ends. Installs what is missing, builds the release, shows six things, then stays until Ctrl-C.
+# all gone when it ends. Installs what is missing, builds the release, shows eight things, then stays until Ctrl-C.
 #
 #   deploy/demo.sh           stays; the gateway is at http://127.0.0.1:10080
-#   deploy/demo.sh --once    on free ports; ends after the six things, 0 if all went well, 1 if not
+#   deploy/demo.sh --once    on free ports; ends after the eight things, 0 if all went well, 1 if not
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
