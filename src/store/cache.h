@@ -18,10 +18,9 @@ struct ml_entry {
     uint32_t n;         /* bytes */
     uint64_t id;        /* unique in this process: names the content for memos */
     int64_t expires_ms; /* ml_wall_ms() from which it is dead */
-    uint32_t
-        tag; /* first bytes of the credential's SHA-256, 0: none; a revocation finds it by them */
-    uint8_t kind; /* enum ml_entry_kind */
-    char bytes[]; /* JSON of the claims, or the reason of the refusal; then a NUL */
+    uint32_t tag;       /* of the credential, 0: none; a revocation finds it by this */
+    uint8_t kind;       /* enum ml_entry_kind */
+    char bytes[];       /* JSON of the claims, or the reason of the refusal; then a NUL */
 };
 struct ml_entry *ml_entry_new(enum ml_entry_kind kind, struct ml_str bytes,
                               int64_t expires_ms); /* NULL: no memory */

@@ -41,26 +41,15 @@ void ml_entry_unref(struct ml_entry *e)
         free(e);
 }
 
+/* FNV-1a: the same on all replicas, and cheap. Two credentials of one tag are revoked together,
+ * which costs a question and no more. */
 uint32_t ml_cache_tag(struct ml_str credential)
 {
-    struct ml_digest digest;
-    uint32_t tag = 1;
-    if (ml_sha256(credential, &digest))
-        memcpy(&tag, digest.b, sizeof tag);
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < credential.n; i++)
+        h = (h ^ (uint8_t)credential.p[i]) * UINT64_C(0x100000001b3);
+    uint32_t tag = (uint32_t)(h ^ (h >> 32));
     return tag ? tag : 1;
-}
-
-/* Spreads, hides nothing: a generator a thread, seeded once (xorshift64*, Vigna 2016). Without a
- * seed there is no jitter, and no harm. */
-static uint64_t jitter(void)
-{
-    static _Thread_local uint64_t state;
-    if (!state && !ml_random(&state, sizeof state))
-        return 0;
-    state ^= state >> 12;
-    state ^= state << 25;
-    state ^= state >> 27;
-    return (state * UINT64_C(0x2545F4914F6CDD1D)) >> 32;
 }
 
 int64_t ml_cache_expiry(int64_t now_ms, int64_t ttl_ms, int64_t exp_ms)
