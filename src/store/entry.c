@@ -52,6 +52,19 @@ uint32_t ml_cache_tag(struct ml_str credential)
     return tag ? tag : 1;
 }
 
+/* Spreads, hides nothing: a generator a thread, seeded once (xorshift64*, Vigna 2016). Without a
+ * seed there is no jitter, and no harm. */
+static uint64_t jitter(void)
+{
+    static _Thread_local uint64_t state;
+    if (!state && !ml_random(&state, sizeof state))
+        return 0;
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (state * UINT64_C(0x2545F4914F6CDD1D)) >> 32;
+}
+
 int64_t ml_cache_expiry(int64_t now_ms, int64_t ttl_ms, int64_t exp_ms)
 {
     const int64_t longest = INT64_C(1000) * 60 * 60 * 24 * 365;
