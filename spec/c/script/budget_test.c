@@ -1,10 +1,7 @@
 /* security.md 5.0: whatever runs away ends within its CPU budget and ten milliseconds, as request
  * code and as code of the file's top level; nothing that it did before counts; the next request is
  * served. */
-#include "world.h"
-
-static struct shared shared;
-static struct world world;
+#include "one_world.h"
 
 /* ThreadSanitizer delivers signals only where a thread calls into its runtime, as allocations do.
  */
@@ -49,20 +46,6 @@ static const struct {
     {"local x <const> = 1 while x do local t = { x, x } end", false},
 };
 enum { RUNAWAYS = sizeof runaways / sizeof runaways[0] };
-
-static int open_world(void **state)
-{
-    shared_open(&shared);
-    world_open(&world, &shared);
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    world_close(&world);
-    shared_close(&shared);
-    return 0;
-}
 
 static double cpu_ms(uint64_t since)
 {

@@ -1,23 +1,6 @@
 /* One decision without waits: what counts as an allow, what a policy sees, what its failures
  * become. */
-#include "world.h"
-
-static struct shared shared;
-static struct world world;
-
-static int open_world(void **state)
-{
-    shared_open(&shared);
-    world_open(&world, &shared);
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    world_close(&world);
-    shared_close(&shared);
-    return 0;
-}
+#include "one_world.h"
 
 static void test_allow(void **state)
 {

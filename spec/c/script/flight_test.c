@@ -1,27 +1,22 @@
 /* host.begin and host.settle: one leads and the others wait, on one worker and on several; a leader
  * that fails, goes away or is killed lets the next one lead; what is cached is found. */
-#include "world.h"
+#include "one_world.h"
 
 #include "c/client/loopback.h"
 
-static struct shared shared;
-static struct world world;
 static struct loopback server;
 
-static int open_world(void **state)
+static int open_served(void **state)
 {
     loopback_start(&server, 0, NULL);
     snprintf(port_text, sizeof port_text, "%d", server.port);
-    shared_open(&shared);
-    world_open(&world, &shared);
-    return 0;
+    return open_world(state);
 }
 
-static int close_world(void **state)
+static int close_served(void **state)
 {
     assert_int_equal(ml_flights_waiting(shared.flights), 0);
-    world_close(&world);
-    shared_close(&shared);
+    close_world(state);
     loopback_stop(&server);
     return 0;
 }
@@ -329,7 +324,7 @@ static void test_memo(void **state)
 
 int main(void)
 {
-#define CASE(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
+#define CASE(f) cmocka_unit_test_setup_teardown(f, open_served, close_served)
     const struct CMUnitTest tests[] = {
         CASE(test_one_leads), CASE(test_two_workers),     CASE(test_churn), CASE(test_abandoned),
         CASE(test_rules),     CASE(test_waiter_deadline), CASE(test_full),  CASE(test_memo),

@@ -1,23 +1,6 @@
 /* Our own places: what a policy may answer there, and that none of it is ever an allow by mistake.
  */
-#include "world.h"
-
-static struct shared shared;
-static struct world world;
-
-static int open_world(void **state)
-{
-    shared_open(&shared);
-    world_open(&world, &shared);
-    return 0;
-}
-
-static int close_world(void **state)
-{
-    world_close(&world);
-    shared_close(&shared);
-    return 0;
-}
+#include "one_world.h"
 
 /* Asks with this body at a place. */
 static void ask_place(const char *body, enum ml_place place, bool web, struct ask *a)

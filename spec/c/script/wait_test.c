@@ -1,29 +1,24 @@
 /* Runs that wait: what a fetch brings, how a wait ends (answer, deadline, cancel, shutdown), tasks,
  * and ten thousand random orders of it. Each case ends with no handle, no Lua byte and no transfer
  * left (world_close, ASan). */
-#include "world.h"
+#include "one_world.h"
 
 #include "c/client/loopback.h"
 
 enum { INTERLEAVINGS = 10000 };
 
-static struct shared shared;
-static struct world world;
 static struct loopback server;
 
-static int open_world(void **state)
+static int open_served(void **state)
 {
     loopback_start(&server, 0, NULL);
     snprintf(port_text, sizeof port_text, "%d", server.port);
-    shared_open(&shared);
-    world_open(&world, &shared);
-    return 0;
+    return open_world(state);
 }
 
-static int close_world(void **state)
+static int close_served(void **state)
 {
-    world_close(&world);
-    shared_close(&shared);
+    close_world(state);
     loopback_stop(&server);
     return 0;
 }
@@ -445,7 +440,7 @@ static void test_too_many_waits(void **state)
 
 int main(void)
 {
-#define CASE(f) cmocka_unit_test_setup_teardown(f, open_world, close_world)
+#define CASE(f) cmocka_unit_test_setup_teardown(f, open_served, close_served)
     const struct CMUnitTest tests[] = {
         CASE(test_fetch),       CASE(test_origins),        CASE(test_deadline),
         CASE(test_own_timeout), CASE(test_too_many_calls), CASE(test_request_cpu),
