@@ -81,6 +81,7 @@ struct ml_lmdb {
 
     /* The writer's own. */
     MDB_txn *txn;
+    MDB_cursor *cursor; /* of txn */
     int lock_fd;
     uint64_t full_logged_ms, failure_logged_ms;
 
@@ -115,6 +116,8 @@ void ml_lmdb_set_why(struct ml_lmdb *s, const char *format, ...)
 bool ml_lmdb_open(struct ml_lmdb *s);
 /* Under no gate. */
 void ml_lmdb_close(struct ml_lmdb *s);
+/* The transaction and its cursor end, for nothing. */
+void ml_lmdb_give_up(struct ml_lmdb *s);
 /* Under the gate for writing; any thread. */
 void ml_lmdb_end_read(struct ml_session_link *l);
 /* From LMDB's return code: whether the file can no longer be trusted, or must be opened again. */

@@ -184,33 +184,36 @@ static void open_guarded(void *arg)
         o->rc = open_databases(o);
 }
 
-struct closing {
-    MDB_env *env;
-    MDB_txn *txn;
-};
+static void close_guarded(void *arg)
+{
+    mdb_env_close(arg);
+}
 
 static void abort_guarded(void *arg)
 {
-    mdb_txn_abort(((struct closing *)arg)->txn);
+    mdb_txn_abort(arg);
 }
 
-static void close_guarded(void *arg)
+static void close_cursor_guarded(void *arg)
 {
-    mdb_env_close(((struct closing *)arg)->env);
+    mdb_cursor_close(arg);
 }
 
-static void close_env(MDB_env *env, MDB_txn *txn)
+/* After a fault they may fault again, and are left half-way then. */
+void ml_lmdb_give_up(struct ml_lmdb *s)
 {
-    struct closing closing = {env, txn};
-    if (txn)
-        ml_guard_run(abort_guarded, &closing);
-    if (env)
-        ml_guard_run(close_guarded, &closing);
+    if (s->cursor)
+        ml_guard_run(close_cursor_guarded, s->cursor);
+    if (s->txn)
+        ml_guard_run(abort_guarded, s->txn);
+    s->cursor = NULL;
+    s->txn = NULL;
 }
 
 void ml_lmdb_end_read(struct ml_session_link *l)
 {
-    close_env(NULL, l->txn);
+    if (l->txn)
+        ml_guard_run(abort_guarded, l->txn);
     l->txn = NULL;
 }
 
@@ -228,7 +231,10 @@ static int open_env(struct ml_lmdb *s)
         pthread_rwlock_unlock(&s->gate);
         return 1;
     }
-    close_env(o.env, o.txn);
+    if (o.txn)
+        ml_guard_run(abort_guarded, o.txn);
+    if (o.env)
+        ml_guard_run(close_guarded, o.env);
     if (!whole || ml_lmdb_trouble_of(o.rc) == ML_LMDB_DAMAGED) {
         ml_lmdb_set_aside(s, whole ? mdb_strerror(o.rc) : "its pages are damaged");
         return 0;
@@ -245,9 +251,10 @@ void ml_lmdb_close(struct ml_lmdb *s)
     {
         ml_lmdb_end_read(l);
     }
-    close_env(s->env, s->txn);
+    ml_lmdb_give_up(s);
+    if (s->env)
+        ml_guard_run(close_guarded, s->env);
     s->env = NULL;
-    s->txn = NULL;
     atomic_store(&s->trouble, ML_LMDB_FINE); /* what was reported was about this one */
     pthread_rwlock_unlock(&s->gate);
     ml_lmdb_drop_lock(s);

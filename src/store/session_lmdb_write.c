@@ -160,6 +160,21 @@ static int apply_remove(struct ml_lmdb *s, struct ml_lmdb_op *op)
     return rc == 0 ? delete_record(s, &op->key, &head) : rc;
 }
 
+/* The first look at a database reads its root, which may fault: before there is a cursor to lose.
+ */
+static int open_cursor(struct ml_lmdb *s, MDB_dbi db)
+{
+    MDB_stat st;
+    int rc = mdb_stat(s->txn, db, &st);
+    return rc == 0 ? mdb_cursor_open(s->txn, db, &s->cursor) : rc;
+}
+
+static void close_cursor(struct ml_lmdb *s)
+{
+    mdb_cursor_close(s->cursor);
+    s->cursor = NULL;
+}
+
 static bool add_key(struct ml_lmdb_op *op, const uint8_t *key)
 {
     if (op->key_count == op->key_room) {
@@ -177,21 +192,20 @@ static bool add_key(struct ml_lmdb_op *op, const uint8_t *key)
 /* The keys first: a cursor is not at home in a tree that loses its leaves. */
 static int find_index(struct ml_lmdb *s, struct ml_lmdb_op *op)
 {
-    MDB_cursor *cursor;
     MDB_val k = val(&op->key, sizeof op->key), v;
-    int rc = mdb_cursor_open(s->txn, s->index, &cursor);
+    int rc = open_cursor(s, s->index);
     if (rc != 0)
         return rc;
-    for (rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    for (rc = mdb_cursor_get(s->cursor, &k, &v, MDB_SET_RANGE);
          rc == 0 && k.mv_size == INDEX_KEY && memcmp(k.mv_data, &op->key, sizeof op->key) == 0 &&
          op->key_count < ML_LMDB_KILL_MAX;
-         rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) {
+         rc = mdb_cursor_get(s->cursor, &k, &v, MDB_NEXT)) {
         if (!add_key(op, (const uint8_t *)k.mv_data + sizeof op->key)) {
             rc = ENOMEM;
             break;
         }
     }
-    mdb_cursor_close(cursor);
+    close_cursor(s);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -240,13 +254,6 @@ static int commit(struct ml_lmdb *s)
     return rc;
 }
 
-static void give_up(struct ml_lmdb *s)
-{
-    if (s->txn)
-        mdb_txn_abort(s->txn);
-    s->txn = NULL;
-}
-
 static void commit_guarded(void *arg)
 {
     struct work *w = arg;
@@ -264,15 +271,14 @@ static void commit_guarded(void *arg)
     }
     if (w->rc == 0)
         w->rc = commit(s);
-    else
-        give_up(s);
 }
 
-/* A fault leaves s->txn to be given up when the file is closed. */
+/* What was not committed is given up. */
 static int run(void (*fn)(void *), struct work *w)
 {
     if (!ml_guard_run(fn, w))
         w->rc = MDB_CORRUPTED;
+    ml_lmdb_give_up(w->s);
     enum ml_lmdb_trouble trouble = ml_lmdb_trouble_of(w->rc);
     if (trouble != ML_LMDB_FINE && (int)trouble > atomic_load(&w->s->trouble))
         atomic_store(&w->s->trouble, (int)trouble);
@@ -327,13 +333,13 @@ void ml_lmdb_measure(struct ml_lmdb *s, MDB_txn *txn)
 
 /* Sweep and eviction: from the front of the order of expiry ------------------------------------ */
 
-static int remove_first(struct ml_lmdb *s, MDB_cursor *cursor, int64_t until_ms, bool *over)
+static int remove_first(struct ml_lmdb *s, int64_t until_ms, bool *over)
 {
     struct ml_lmdb_head head;
     struct ml_digest key;
     uint8_t k[EXPIRY_KEY];
     MDB_val found, v;
-    int rc = mdb_cursor_get(cursor, &found, &v, MDB_FIRST);
+    int rc = mdb_cursor_get(s->cursor, &found, &v, MDB_FIRST);
     *over = rc == MDB_NOTFOUND ||
             (rc == 0 && found.mv_size == EXPIRY_KEY && expiry_of(found.mv_data) > until_ms);
     if (*over || rc != 0)
@@ -352,23 +358,21 @@ static void remove_guarded(void *arg)
 {
     struct work *w = arg;
     struct ml_lmdb *s = w->s;
-    MDB_cursor *cursor;
     bool over = false;
     w->removed = 0;
     w->rc = mdb_txn_begin(s->env, NULL, 0, &s->txn);
     if (w->rc != 0)
         return;
-    w->rc = mdb_cursor_open(s->txn, s->expiry, &cursor);
+    w->rc = open_cursor(s, s->expiry);
     if (w->rc == 0) {
         while (w->rc == 0 && !over && w->removed < w->wanted) {
-            w->rc = remove_first(s, cursor, w->until_ms, &over);
+            w->rc = remove_first(s, w->until_ms, &over);
             w->removed += w->rc == 0 && !over;
         }
-        mdb_cursor_close(cursor);
+        close_cursor(s);
     }
     if (w->rc == 0 && w->removed)
         w->rc = commit(s);
-    give_up(s);
 }
 
 bool ml_lmdb_sweep(struct ml_lmdb *s)
