@@ -24,7 +24,7 @@ struct ml_session_answer {
     bool found; /* get: there is one; put: it was written; remove: there was one; lock: ours */
     struct ml_str value; /* of get; lives until done returns */
     int64_t expires_ms;
-    const struct ml_digest *keys; /* of kill: what was removed */
+    const struct ml_digest *keys; /* of kill: what was removed, also before an error */
     size_t key_count;
 };
 typedef void (*ml_session_done)(void *arg, const struct ml_session_answer *answer);

@@ -97,7 +97,7 @@ static void call_done(struct ml_lmdb_op *op, int error, const char *text)
                                                   .text = text,
                                                   .found = !error && op->found,
                                                   .keys = op->keys,
-                                                  .key_count = error ? 0 : op->key_count});
+                                                  .key_count = op->key_count});
 }
 
 static void on_mailbox_closed(uv_handle_t *wake)

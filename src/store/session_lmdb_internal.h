@@ -21,8 +21,8 @@ enum {
     ML_LMDB_QUEUE_BYTES = 64 << 20, /* their values */
     ML_LMDB_BATCH = 1024,           /* writes of a transaction */
     ML_LMDB_BATCH_BYTES = 1 << 20,  /* their values, but for the last: the map has room for it */
-    ML_LMDB_KILL_MAX = 100000,      /* sessions that one kill ends */
-    ML_LMDB_SWEEP = 1000,           /* expired ones a transaction */
+    ML_LMDB_KILL_BATCH = 2000, /* sessions that a kill ends in one transaction, before the next */
+    ML_LMDB_SWEEP = 1000,      /* expired ones a transaction */
 };
 
 /* In front of a sealed record. */
@@ -53,6 +53,8 @@ struct ml_lmdb_op {
     char text[128];
     struct ml_digest *keys;
     size_t key_count, key_room;
+    size_t committed; /* of the keys: by transactions before */
+    bool more;        /* a kill that has not found all yet */
     size_t n;
     char value[];
 };

@@ -198,7 +198,7 @@ static int find_index(struct ml_lmdb *s, struct ml_lmdb_op *op)
         return rc;
     for (rc = mdb_cursor_get(s->cursor, &k, &v, MDB_SET_RANGE);
          rc == 0 && k.mv_size == INDEX_KEY && memcmp(k.mv_data, &op->key, sizeof op->key) == 0 &&
-         op->key_count < ML_LMDB_KILL_MAX;
+         op->key_count < op->committed + ML_LMDB_KILL_BATCH;
          rc = mdb_cursor_get(s->cursor, &k, &v, MDB_NEXT)) {
         if (!add_key(op, (const uint8_t *)k.mv_data + sizeof op->key)) {
             rc = ENOMEM;
@@ -206,14 +206,15 @@ static int find_index(struct ml_lmdb *s, struct ml_lmdb_op *op)
         }
     }
     close_cursor(s);
+    op->more = op->key_count == op->committed + ML_LMDB_KILL_BATCH;
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 static int apply_kill(struct ml_lmdb *s, struct ml_lmdb_op *op)
 {
-    size_t live = 0;
+    size_t live = op->committed;
     int rc = find_index(s, op);
-    for (size_t i = 0; rc == 0 && i < op->key_count; i++) {
+    for (size_t i = live; rc == 0 && i < op->key_count; i++) {
         struct ml_lmdb_head head;
         struct ml_digest key = op->keys[i];
         uint8_t k[INDEX_KEY];
@@ -263,7 +264,7 @@ static void commit_guarded(void *arg)
     TAILQ_FOREACH(op, w->batch, link)
     {
         op->found = false; /* it may be the second try */
-        op->key_count = 0;
+        op->key_count = op->committed;
         if (w->rc == 0)
             w->rc = op->kind == ML_LMDB_PUT      ? apply_put(s, op)
                     : op->kind == ML_LMDB_REMOVE ? apply_remove(s, op)
@@ -285,15 +286,11 @@ static int run(void (*fn)(void *), struct work *w)
     return w->rc;
 }
 
-static void answer_failure(struct ml_lmdb *s, struct ml_lmdb_ops *batch, int rc)
+static void answer_failure(struct ml_lmdb *s, struct ml_lmdb_op *op, int rc)
 {
-    struct ml_lmdb_op *op;
     const char *text = rc == MDB_MAP_FULL ? "the session store is full" : mdb_strerror(rc);
-    TAILQ_FOREACH(op, batch, link)
-    {
-        op->error = ML_E_UNAVAILABLE;
-        snprintf(op->text, sizeof op->text, "%s", text);
-    }
+    op->error = ML_E_UNAVAILABLE;
+    snprintf(op->text, sizeof op->text, "%s", text);
     uint64_t now = ml_mono_ms();
     if (s->failure_logged_ms == 0 || now - s->failure_logged_ms >= FULL_LOG_MS) {
         s->failure_logged_ms = now;
@@ -304,15 +301,44 @@ static void answer_failure(struct ml_lmdb *s, struct ml_lmdb_ops *batch, int rc)
 
 static size_t evict_some(struct ml_lmdb *s);
 
+/* A kill of many sessions goes on until there are none: whatever it has ended so far stays so. */
+static void finish_kill(struct ml_lmdb *s, struct ml_lmdb_op *op)
+{
+    while (op->more && !op->error) {
+        struct ml_lmdb_ops alone = TAILQ_HEAD_INITIALIZER(alone);
+        struct ml_lmdb_op again = {.kind = ML_LMDB_KILL, .key = op->key};
+        struct work w = {.s = s, .batch = &alone};
+        TAILQ_INSERT_TAIL(&alone, &again, link);
+        again.keys = op->keys;
+        again.key_room = op->key_room;
+        again.committed = op->key_count;
+        int rc = run(commit_guarded, &w);
+        op->keys = again.keys; /* it may have moved */
+        op->key_room = again.key_room;
+        op->more = again.more;
+        if (rc == 0)
+            op->key_count = again.key_count;
+        else
+            answer_failure(s, op, rc);
+    }
+    op->found = op->key_count > 0 || op->found;
+}
+
 void ml_lmdb_commit(struct ml_lmdb *s, struct ml_lmdb_ops *batch)
 {
     struct work w = {.s = s, .batch = batch};
     int rc = run(commit_guarded, &w);
     for (int tries = 0; rc == MDB_MAP_FULL && tries < FULL_TRIES && evict_some(s) > 0; tries++)
         rc = run(commit_guarded, &w);
-    if (rc != 0)
-        answer_failure(s, batch, rc);
-    else
+    struct ml_lmdb_op *op;
+    TAILQ_FOREACH(op, batch, link)
+    {
+        if (rc != 0)
+            answer_failure(s, op, rc);
+        else
+            finish_kill(s, op);
+    }
+    if (rc == 0)
         ml_lmdb_evict(s);
 }
 

@@ -69,6 +69,27 @@ static void kills_by_index(void **state)
     world_close(&w);
 }
 
+/* More than one transaction takes. */
+static void kills_many(void **state)
+{
+    enum { COUNT = 4500 };
+    struct world w;
+    static struct got got[COUNT];
+    world_open(&w);
+    for (unsigned n = 0; n < COUNT; n++) {
+        got[n] = (struct got){.times = 0};
+        start_put(&w, n, ML_STR("x"), LONG, 0, n == 77 ? 2 : 1, &got[n]);
+    }
+    for (unsigned n = 0; n < COUNT; n++)
+        assert_true(wait_for(&w, &got[n])->found);
+    struct got killed = end_all(&w, 1);
+    assert_int_equal(killed.error, 0);
+    assert_int_equal(killed.count, COUNT - 1);
+    assert_int_equal(stats(&w).sessions, 1);
+    assert_true(get(&w, 77).found);
+    world_close(&w);
+}
+
 static void expires_and_is_swept(void **state)
 {
     struct world w;
@@ -311,17 +332,12 @@ int main(void)
 {
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, make_directory, remove_directory)
     const struct CMUnitTest tests[] = {
-        TEST(keeps_and_removes),
-        TEST(values_of_all_sizes),
-        TEST(kills_by_index),
-        TEST(expires_and_is_swept),
-        TEST(full),
-        TEST(commits_in_groups),
-        TEST(the_queue_is_bounded),
-        TEST(closing_cancels),
-        TEST(one_process_at_a_time),
-        TEST(readers_are_bounded),
-        TEST(the_key_is_kept),
+        TEST(keeps_and_removes),    TEST(values_of_all_sizes),
+        TEST(kills_by_index),       TEST(kills_many),
+        TEST(expires_and_is_swept), TEST(full),
+        TEST(commits_in_groups),    TEST(the_queue_is_bounded),
+        TEST(closing_cancels),      TEST(one_process_at_a_time),
+        TEST(readers_are_bounded),  TEST(the_key_is_kept),
         TEST(many_workers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
