@@ -88,16 +88,12 @@ static void get(struct ml_session_link *l, const struct ml_digest *key, ml_sessi
 
 /* Writes -------------------------------------------------------------------------------------- */
 
-static void call_done(struct ml_lmdb_op *op, int error, const char *text)
+static void call_done(struct ml_lmdb_op *op, const struct ml_session_answer *answer)
 {
     ml_session_done done = op->done;
     op->done = NULL;
     if (done)
-        done(op->arg, &(struct ml_session_answer){.error = error,
-                                                  .text = text,
-                                                  .found = !error && op->found,
-                                                  .keys = op->keys,
-                                                  .key_count = op->key_count});
+        done(op->arg, answer);
 }
 
 static void on_mailbox_closed(uv_handle_t *wake)
@@ -122,7 +118,11 @@ static void on_letter(struct ml_letter *letter)
     struct ml_lmdb_op *op = ML_CONTAINER(letter, struct ml_lmdb_op, letter);
     struct ml_session_link *l = op->from;
     TAILQ_REMOVE(&l->pending, op, pending);
-    call_done(op, op->error, op->error ? op->text : NULL);
+    call_done(op, &(struct ml_session_answer){.error = op->error,
+                                              .text = op->error ? op->text : NULL,
+                                              .found = !op->error && op->found,
+                                              .keys = op->keys,
+                                              .key_count = op->key_count});
     free(op->keys);
     free(op);
     close_if_idle(l);
@@ -251,6 +251,8 @@ static int link_open(void *store, uv_loop_t *loop, struct ml_session_link **ret,
 
 static void link_close(struct ml_session_link *l, void (*closed)(void *ctx), void *ctx)
 {
+    static const struct ml_session_answer canceled = {.error = ML_E_CANCELED,
+                                                      .text = "the link was closed"};
     struct ml_lmdb_op *op;
     l->closed = closed;
     l->ctx = ctx;
@@ -259,7 +261,9 @@ static void link_close(struct ml_session_link *l, void (*closed)(void *ctx), voi
     LIST_REMOVE(l, entry);
     pthread_rwlock_unlock(&l->store->gate);
     TAILQ_FOREACH(op, &l->pending, pending)
-    call_done(op, ML_E_CANCELED, "the link was closed");
+    {
+        call_done(op, &canceled); /* what the writer has of it now is the writer's */
+    }
     l->closing = true;
     close_if_idle(l);
 }
