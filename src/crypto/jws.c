@@ -190,6 +190,10 @@ static bool is_wrong(const struct ml_jwa *a)
 {
     bool short_of_memory = false, rsa = false;
     for (unsigned long e; (e = ERR_get_error());) {
+#ifdef EVP_R_PROVIDER_SIGNATURE_FAILURE /* OpenSSL 3.4 and later say so where 3.0 is silent */
+        if (ERR_GET_LIB(e) == ERR_LIB_EVP && ERR_GET_REASON(e) == EVP_R_PROVIDER_SIGNATURE_FAILURE)
+            continue;
+#endif
         short_of_memory |=
             ERR_GET_REASON(e) == ERR_R_MALLOC_FAILURE || ERR_GET_LIB(e) == ERR_LIB_EVP;
         rsa |= ERR_GET_LIB(e) == ERR_LIB_RSA;
