@@ -228,11 +228,9 @@ local function setup_gate(host, waiting)
   end
 end
 
--- own: of site.lua, or nil for a policy without sessions, which is never asked for our own places.
-local function decider(host, list, default, waiting, own)
+local function decider(host, list, default, waiting)
   local pick, ready, complete = picker(host, list, default), setup_gate(host, waiting), #waiting == 0
   return function(req)
-    if own and req.endpoint then return own:answer(req) end
     local route = default
     if pick then route = pick(req) end
     if not route then return end
@@ -244,9 +242,9 @@ local function decider(host, list, default, waiting, own)
   end
 end
 
---- policy: as check normalised it. Returns { name, timeout, decide, headers = {names, lower case}, tasks,
--- providers = {board names}, specs = the policy's providers, for tests }; raises a text for operators when the policy cannot work
--- here: no cluster, a CA file that cannot be read.
+--- policy: as check normalised it. Returns { name, timeout, decide, answer = of our own places (nil without sessions), headers =
+-- {names, lower case}, tasks, providers = {board names}, specs = the policy's providers, for tests }; raises a text for operators
+-- when the policy cannot work here: no cluster, a CA file that cannot be read.
 return function(host, policy)
   local self = setmetatable({
     host = host, policy = policy, places = places.read(host), providers = {}, authenticators = {}, sessions = {}, flows = {}, logins = {},
@@ -260,7 +258,7 @@ return function(host, policy)
   end
   local default = self:route({})
   local loaded = {
-    name = policy.name, timeout = policy.timeout, places = self.site ~= nil, headers = {}, tasks = {}, providers = {},
+    name = policy.name, timeout = policy.timeout, headers = {}, tasks = {}, providers = {},
     specs = policy.providers or {},
   }
   for _, p in pairs(self.providers) do
@@ -272,6 +270,7 @@ return function(host, policy)
     end
   end
   for i, name in ipairs(self.names) do loaded.headers[i] = name:lower() end
-  loaded.decide = decider(host, list, default, waiting, self.site)
+  loaded.decide = decider(host, list, default, waiting)
+  if self.site then loaded.answer = function(req) return self.site:answer(req) end end
   return loaded
 end

@@ -104,6 +104,7 @@
 --   step(req, name, outcome, reason?)            one line of the explanation
 --   route(req, name)                             which route was taken, for explanation and log
 --   credential(req, name)                        req:credential(name)
+--   cookie(req, name)                            req.cookies[name]
 --   log(level, text, fields?)                    level "debug" "info" "warn" "error"; fields: {name=text|number|boolean}
 --
 -- req fields (read only): method scheme host path raw_path query headers cookies bearer client_ip id has_params verify endpoint web
@@ -116,7 +117,7 @@
 --              bearer token or else the bare value when it has no space in it
 --   endpoint   nil for a check, else which of our own places was asked: "callback" "logout" "backchannel_logout"
 --              "frontchannel_logout" "page" (req.path is then what is below AUTHSERVICE_URL_PREFIX: "/site/homepage"). Asked only of a
---              policy that was loaded with places = true
+--              policy that has an answer function
 --   web        whether it came on the web port (8082), where an answer goes to the client as it is
 --   form       like query, of a body that is application/x-www-form-urlencoded; body its raw text. On the web port only
 local seam = {
@@ -126,7 +127,7 @@ local seam = {
   "random", "digest", "seal", "unseal", "jwt_peek", "jwt_verify", "jwt_sign",
   "session_create", "session_read", "session_tokens", "session_replace", "session_delete", "session_lock", "session_unlock",
   "session_kill", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
-  "answer", "step", "route", "log", "credential",
+  "answer", "step", "route", "log", "credential", "cookie",
 }
 
 return seam

@@ -103,8 +103,8 @@ struct ml_vm {
     size_t used,
         refused;    /* bytes; size of the last allocation refused for the whole state's bound */
     bool exhausted; /* refused even after a collection */
-    bool loading, poisoned, closing, places;
-    int decide;
+    bool loading, poisoned, closing;
+    int decide, answer;    /* answer: LUA_REFNIL in a policy without places, and calling it fails */
     const void *plan_type; /* identity of the plan metatable */
     const void *last_plan; /* a plan that was checked */
     int request_type;      /* the metatable of requests */
@@ -231,6 +231,8 @@ void ml_request_push(lua_State *L, struct ml_run *run);
 void ml_request_type(lua_State *L);
 /* The method of requests, which is a host function as well: finding a method costs more than it. */
 int ml_request_credential(lua_State *L);
+/* host.cookie: what req.cookies says, without making that. */
+int ml_request_cookie(lua_State *L);
 
 /* await.c: one wait of one run. The operation embeds it first. */
 struct ml_await {

@@ -397,11 +397,17 @@ void ml_lib_request(lua_State *L)
 {
     static const luaL_Reg none[] = {{NULL, NULL}};
     static const luaL_Reg functions[] = {
-        {"plan", l_plan},     {"allow", l_allow},
-        {"pass", l_pass},     {"deny", l_deny},
-        {"answer", l_answer}, {"step", l_step},
-        {"route", l_route},   {"log", l_log},
-        {"now", l_now},       {"credential", ml_request_credential},
+        {"plan", l_plan},
+        {"allow", l_allow},
+        {"pass", l_pass},
+        {"deny", l_deny},
+        {"answer", l_answer},
+        {"step", l_step},
+        {"route", l_route},
+        {"log", l_log},
+        {"now", l_now},
+        {"credential", ml_request_credential},
+        {"cookie", ml_request_cookie},
         {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);

@@ -182,13 +182,17 @@ static void take_policy(lua_State *L, struct ml_load *l)
     lua_Number timeout = lua_tonumber(L, -1);
     vm->timeout_ms = timeout > 0 && timeout < TIMEOUT_MAX ? (uint64_t)(timeout * 1000) : 0;
     lua_pop(L, 1);
-    lua_getfield(L, -1, "places");
-    vm->places = lua_toboolean(L, -1);
-    lua_pop(L, 1);
     take_lists(L, vm);
     if (lua_getfield(L, -1, "decide") != LUA_TFUNCTION)
         luaL_error(L, "the library returned no decide function");
     vm->decide = ml_vm_anchor(L);
+    int type = lua_getfield(L, -1, "answer");
+    if (type != LUA_TFUNCTION && type != LUA_TNIL)
+        luaL_error(L, "the library returned an answer that is no function");
+    if (type == LUA_TFUNCTION)
+        vm->answer = ml_vm_anchor(L);
+    else
+        lua_pop(L, 1);
     lua_getfield(L, -1, "report");
     take_report(L, -1, l->report);
     lua_pop(L, 1);

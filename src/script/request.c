@@ -238,6 +238,12 @@ int ml_request_credential(lua_State *L)
     return push_text(L, token);
 }
 
+int ml_request_cookie(lua_State *L)
+{
+    struct ml_run *run = check_run(L);
+    return push_cookie(L, run, ml_vm_check_text(L, 2));
+}
+
 static int no_newindex(lua_State *L)
 {
     return luaL_error(L, "a request cannot be changed");

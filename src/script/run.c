@@ -326,7 +326,7 @@ void ml_vm_decide(struct ml_vm *vm, const struct ml_request *request, struct ml_
 {
     struct ml_run *run = ml_run_take(vm->script);
     run->vm = ml_vm_ref(vm);
-    run->function = vm->decide;
+    run->function = request->place == ML_PLACE_NONE ? vm->decide : vm->answer;
     run->request = request;
     run->d = d;
     run->done = done;

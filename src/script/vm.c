@@ -133,6 +133,7 @@ static struct ml_vm *new_vm(struct ml_script *s, struct ml_bundle *b)
     struct ml_vm *vm = ML_NEW(struct ml_vm);
     vm->script = s;
     vm->refs = 1;
+    vm->answer = LUA_REFNIL;
     vm->heap.max = s->options.budget.memory;
     vm->L = lua_newstate(allocate, vm);
     if (!vm->L) {
@@ -241,7 +242,7 @@ struct ml_bundle *ml_vm_bundle(const struct ml_vm *vm)
 
 bool ml_vm_serves_places(const struct ml_vm *vm)
 {
-    return vm->places;
+    return vm->answer != LUA_REFNIL;
 }
 
 size_t ml_vm_owned_headers(const struct ml_vm *vm, const struct ml_str **ret)

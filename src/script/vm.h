@@ -111,8 +111,8 @@ struct ml_bundle *ml_vm_bundle(const struct ml_vm *vm); /* borrowed; lives as lo
 /* Upstream header names that the policy owns, lower case: a request with an alias of one is
  * refused. */
 size_t ml_vm_owned_headers(const struct ml_vm *vm, const struct ml_str **ret);
-/* Whether the policy answers our own places (login, logout, pages): decide then takes them as well.
- */
+/* Whether the policy answers our own places (login, logout, pages): a decision about one is a 503
+ * without it. */
 bool ml_vm_serves_places(const struct ml_vm *vm);
 /* After an out-of-memory error: the state must be replaced by a new one of the same bundle. */
 bool ml_vm_poisoned(const struct ml_vm *vm);

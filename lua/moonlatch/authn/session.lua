@@ -95,13 +95,12 @@ local function run(self, req)
     local outcome, value = by_id_in_header(self, sent)
     if outcome then return outcome, value end
   end
-  local id = req.cookies[self.cookie]
+  local id = self.cookie_of(req, self.cookie)
   if id == nil then return "skip", "no session" end
-  if not is_id(id) then return "skip", "the cookie is no session's", self.place:removal(req) end
   local outcome, value = use(self, id)
   if outcome == "accept" then return "accept", value end
   if outcome == "failed" then return "unavailable", value end
-  return "skip", value, self.place:removal(req)
+  return "skip", is_id(id) and value or "the cookie is no session's", self.place:removal(req)
 end
 
 --- context: { session = of session.lua }. Returns run(req) -> outcome, wrapper or why, Set-Cookie of a skipped session; and what this kind
@@ -110,7 +109,8 @@ return function(host, options, context)
   local place = context.session
   local self = {
     place = place, provider = place.provider.name, header = place.header, cookie = place.name, credential = host.credential,
-    read = host.session_read, now = host.now, strict = options.strict or nil, timeout = options.timeout or place.provider.timeout,
+    cookie_of = host.cookie, read = host.session_read, now = host.now,
+    strict = options.strict or nil, timeout = options.timeout or place.provider.timeout,
   }
   return function(req) return run(self, req) end, { credential = "cookie", provider = place.provider.name }
 end

@@ -247,6 +247,7 @@ local function decision_functions(host, self)
     steps[#steps + 1] = { name = want("string", name, "step"), outcome = want("string", outcome, "step"), reason = reason }
   end
   function host.credential(req, name) return req:credential(name) end
+  function host.cookie(req, name) return req.cookies[name] end
   function host.route(req, name) current(req).route = want("string", name, "route") end
   function host.log(level, message, fields) self.log[#self.log + 1] = { level = level, message = message, fields = fields or {} } end
 end

@@ -159,7 +159,10 @@ local decision_type = { __tostring = explain }
 -- true, verify, endpoint (one of our own places), web (it came on the web port), body }. Returns the decision; tostring of it is
 -- the explanation.
 function policy:request(options)
-  local decision = setmetatable(self.fake:decide(self.loaded.decide, request_of(self, options or {})), decision_type)
+  options = options or {}
+  local decide = self.loaded.decide
+  if options.endpoint then decide = self.loaded.answer or error("the policy has no sessions, and no such places", 2) end
+  local decision = setmetatable(self.fake:decide(decide, request_of(self, options)), decision_type)
   self:raise(2)
   return decision
 end

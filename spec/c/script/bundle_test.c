@@ -177,6 +177,7 @@ static void test_refused(void **state)
         "return { decide = function() end, headers = 1 }",
         "return { decide = function() end, headers = { 1 } }",
         "return { decide = function() end, tasks = { 1 } }",
+        "return { decide = function() end, answer = 1 }",
         "return { decide = function() end, providers = { {} } }",
         "local t = {} for i = 1, 300 do t[i] = 'h' .. i end return { decide = function() end, "
         "headers = t }",

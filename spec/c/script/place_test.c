@@ -116,6 +116,36 @@ static void test_fields(void **state)
     ask_done(&a);
 }
 
+/* Places have a function of their own; without it nothing judges them by mistake. */
+static void test_who_answers(void **state)
+{
+    static const char with[] =
+        "local plan = host.plan({}, {})\n"
+        "return { decide = function(req) host.allow(req, plan, nil, 'public') end,\n"
+        "answer = function(req) host.answer(req, 404, 'denied', '', '') end }";
+    static const char without[] =
+        "local plan = host.plan({}, {})\n"
+        "return { decide = function(req) host.allow(req, plan, nil, 'public') end }";
+    const char *const texts[] = {with, without};
+    for (int i = 0; i < 4; i++) {
+        struct ml_vm *vm = load(&world, texts[i % 2]);
+        struct ask a;
+        assert_int_equal(ml_vm_serves_places(vm), i % 2 == 0);
+        ask_open(&a);
+        a.request.place = i < 2 ? ML_PLACE_NONE : ML_PLACE_PAGE;
+        ask_start(&a, vm);
+        ask_wait(&a, &world);
+        a.vm = vm;
+        if (i < 2)
+            assert_int_equal(a.d.action, ML_ALLOW);
+        else if (i == 2)
+            assert_int_equal(a.d.status, 404);
+        else
+            assert_failed(&a, "error");
+        ask_done(&a);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +154,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_answers_that_are_none, open_world, close_world),
         cmocka_unit_test_setup_teardown(test_pass_takes_our_headers_out, open_world, close_world),
         cmocka_unit_test_setup_teardown(test_fields, open_world, close_world),
+        cmocka_unit_test_setup_teardown(test_who_answers, open_world, close_world),
     };
     return RUN_TWICE("place", tests);
 }

@@ -212,7 +212,7 @@ UNUSED static struct ml_vm *load(struct world *w, const char *text)
     return vm;
 }
 
-/* A policy whose decide has this body; `plan` owns X-User (set), X-Gone (remove). */
+/* A policy whose decide and answer have this body; `plan` owns X-User (set), X-Gone (remove). */
 UNUSED static struct ml_vm *load_body(struct world *w, const char *body)
 {
     char *text;
@@ -223,9 +223,11 @@ UNUSED static struct ml_vm *load_body(struct world *w, const char *body)
             "local key = host.secret('NAME')\n"
             "local seam = host\n"
             "local plan = host.plan({ 'X-User', 'X-Gone' }, { 'set', 'remove' })\n"
-            "return { name = 'test', headers = { 'x-user', 'x-gone' }, decide = function(req)\n"
+            "local function decide(req)\n"
             "local function allow() host.allow(req, plan, 'alice', 'allowed', 'alice') end\n"
-            "%s\nend }",
+            "%s\nend\n"
+            "return { name = 'test', headers = { 'x-user', 'x-gone' }, decide = decide, answer = "
+            "decide }",
             body) > 0);
     struct ml_vm *vm = load(w, text);
     free(text);
