@@ -60,20 +60,6 @@ function compiler:session(options)
   return made.session
 end
 
--- asks(header, credential) -> boolean: whether a credential is the id of a session, which nobody else is to see (Q7). While the
--- session store is down nothing is known to be one: tokens must not depend on that store.
-function compiler:session_asker()
-  local host, sessions = self.host, self.sessions
-  return function(header, credential)
-    if not session.is_id(credential) then return false end
-    for _, made in pairs(sessions) do
-      local own = made.session.header
-      if own and own:lower() == header:lower() then return (host.session_read(credential)) == "hit" end
-    end
-    return false
-  end
-end
-
 -- One authenticator, however many routes use it.
 function compiler:authenticator(step)
   local made = self.authenticators[step]
@@ -82,7 +68,7 @@ function compiler:authenticator(step)
   local options = step.options
   local run, offers = new(self.host, options, {
     provider = self:provider(options.provider), providers = self.policy.providers or {}, kube = function() return self:kube() end,
-    session = step.type == "session" and self:session(options) or nil, is_session = self:session_asker(),
+    session = step.type == "session" and self:session(options) or nil,
   })
   made = {
     name = step_name(step), run = run, options = options,

@@ -9,7 +9,7 @@ session.__index = session
 
 local COOKIE = "authservice_session" -- the ancestor's
 local MAX_AGE = 86400
-local ID = 43 -- base64url of 32 bytes
+local PREFIX, ID = "mls_", 47 -- the prefix tells an id from a token (Q7); then base64url of 32 bytes
 
 --- options: of authn.session.
 function session.new(host, options, provider)
@@ -22,7 +22,9 @@ function session.new(host, options, provider)
 end
 
 --- Whether a text has the form of a session's id.
-function session.is_id(text) return text ~= nil and #text == ID and not text:find("[^%w_-]") end
+function session.is_id(text)
+  return text ~= nil and #text == ID and text:sub(1, #PREFIX) == PREFIX and not text:find("[^%w_-]")
+end
 
 --- Attributes of a cookie in the answer to req: Secure when users come over https, for all that is known.
 function session:attributes(req, same_site)

@@ -67,7 +67,7 @@ describe("a login", () => {
         assert.ok(session.attributes.has("httponly"));
         assert.equal(session.attributes.get("samesite"), "Lax");
         assert.equal(session.path, "/");
-        assert.match(session.value, /^[A-Za-z0-9_-]{43}$/);
+        assert.match(session.value, /^mls_[A-Za-z0-9_-]{43}$/);
         assert.equal(browser.cookie(STATE), undefined, "the state cookie is gone");
         for (const part of callback.match(/(?:code|state)=([^&]*)/g)) stack.secret(part.split("=")[1]);
     });
@@ -250,7 +250,7 @@ describe("the callback", () => {
 
 describe("a session cookie", () => {
     it("that is unknown leads to the login and is taken back (S-069)", async () => {
-        const answer = await stack.check("/app", { headers: { cookie: `${SESSION}=${"A".repeat(43)}` } });
+        const answer = await stack.check("/app", { headers: { cookie: `${SESSION}=mls_${"A".repeat(43)}` } });
         assert.equal(answer.status, 302);
         assert.ok(answer.lines.some(([name, value]) => name === "set-cookie" && value.startsWith(`${SESSION}=;`) && /max-age=0/i.test(value)));
     });

@@ -96,7 +96,7 @@ describe("login", function()
     assert.unavailable(p:request { browser = true })
     p:discover()
     p.fake.session_failure = "down"
-    local d = p:request { browser = true, session = ("a"):rep(43) }
+    local d = p:request { browser = true, session = "mls_" .. ("a"):rep(43) }
     assert.unavailable(d)
     assert.is_nil(d.client_headers["Set-Cookie"])
   end)

@@ -40,7 +40,7 @@ describe("logout", function()
     gone()
   end)
 
-  for name, headers in pairs { nothing = {}, ["an unknown id"] = { ["X-Session"] = ("b"):rep(43) }, ["garbage"] = { ["X-Session"] = "x" }, ["only Authorization"] = { Authorization = "Bearer abc" } } do
+  for name, headers in pairs { nothing = {}, ["an unknown id"] = { ["X-Session"] = "mls_" .. ("b"):rep(43) }, ["garbage"] = { ["X-Session"] = "x" }, ["only Authorization"] = { Authorization = "Bearer abc" } } do
     it("by header with " .. name .. " is 401", function()
       assert.equal(401, post({ headers = headers }).status)
       assert.allowed(p:request { session = id })
@@ -148,10 +148,10 @@ describe("logout", function()
   end
 
   it("takes back the cookie of a session that has ended already", function()
-    local d = post { session = ("a"):rep(43), headers = { Origin = "https://app.example.com" } }
+    local d = post { session = "mls_" .. ("a"):rep(43), headers = { Origin = "https://app.example.com" } }
     assert.equal(303, d.status)
     assert.equal("", idps.cookie(d, "authservice_session"))
-    assert.equal(401, post({ session = ("a"):rep(43) }).status)
+    assert.equal(401, post({ session = "mls_" .. ("a"):rep(43) }).status)
   end)
 end)
 

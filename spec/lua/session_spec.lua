@@ -31,12 +31,12 @@ describe("a session", function()
     assert.sends(d, { ["X-User"] = "alice@example.com", ["X-How"] = "header" })
     assert.allowed(p:request { headers = { ["X-Session"] = "Bearer " .. id } })
     assert.sends(p:request { session = id }, { ["X-How"] = "cookie" })
-    assert.denied(p:request { headers = { ["X-Session"] = ("b"):rep(43), Accept = "application/json" } }, 401)
+    assert.denied(p:request { headers = { ["X-Session"] = "mls_" .. ("b"):rep(43), Accept = "application/json" } }, 401)
   end)
 
   it("is looked for in the cookie when the header has something else", function()
     assert.allowed(p:request { session = id, headers = { ["X-Session"] = "other" } })
-    assert.allowed(p:request { session = id, headers = { ["X-Session"] = ("b"):rep(43) } })
+    assert.allowed(p:request { session = id, headers = { ["X-Session"] = "mls_" .. ("b"):rep(43) } })
   end)
 
   it("is not read when the cookie is there twice", function()
@@ -44,7 +44,7 @@ describe("a session", function()
     assert.denied(d, 401)
   end)
 
-  for name, value in pairs { garbage = "x", empty = "", long = ("a"):rep(4000), ["a changed id"] = ("a"):rep(43), ["an id and more"] = ("a"):rep(44),
+  for name, value in pairs { garbage = "x", empty = "", long = ("a"):rep(4000), ["a changed id"] = "mls_" .. ("a"):rep(43), ["an id and more"] = ("a"):rep(44),
                              ["chunk counts"] = "4294967295", quotes = '"' .. ("a"):rep(41) .. '"' } do
     it("is no session and loses its cookie: " .. name .. " (S-069, S-073)", function()
       local d = p:request { session = value, headers = { Accept = "application/json" } }
@@ -75,7 +75,7 @@ describe("a session", function()
       local corp_spec = { name = "corp", issuer = "https://login.example.com", client_id = "gate", client_secret = host.secret("S"), timeout = 5 }
       return { providers = { corp = corp_spec }, authenticators = { made.authn("session", { provider = corp_spec }), made.authn("anonymous", { user = "guest" }) } }
     end, { env = { S = "s" } })
-    assert.sends(p:request { session = ("a"):rep(43) }, { ["X-User"] = "guest" })
+    assert.sends(p:request { session = "mls_" .. ("a"):rep(43) }, { ["X-User"] = "guest" })
   end)
 
   it("is 503 and keeps its cookie while the store is down (S-420)", function()

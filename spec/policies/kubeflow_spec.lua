@@ -20,7 +20,7 @@ describe("kubeflow", function()
   it("takes the tokens of pipelines", function()
     local d = p:request { path = "/pipeline/apis/v1", bearer = p:kube_token("system:serviceaccount:alice:default-editor") }
     assert.sends(d, { ["kubeflow-userid"] = "system:serviceaccount:alice:default-editor", ["kubeflow-groups"] = "system:authenticated" })
-    assert.login(p:request { browser = true, session = ("a"):rep(43) })
+    assert.login(p:request { browser = true, session = "mls_" .. ("a"):rep(43) })
   end)
 
   it("answers machines with 401, and opens Dex and health", function()

@@ -52,7 +52,7 @@ struct ml_sessions_stats ml_sessions_stats(struct ml_sessions *s)
 
 bool ml_session_key(struct ml_str id, struct ml_digest *ret)
 {
-    if (id.n != ML_SESSION_ID)
+    if (id.n != ML_SESSION_ID || !ml_str_starts(id, ML_STR(ML_SESSION_PREFIX)))
         return false;
     for (size_t i = 0; i < id.n; i++) {
         char c = ml_lower(id.p[i]);

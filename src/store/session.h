@@ -48,7 +48,10 @@ void ml_session_publish(struct ml_session_seat *seat, struct ml_str message);
 void ml_session_listen(struct ml_session_seat *seat, void (*fn)(void *ctx, struct ml_str message),
                        void *ctx);
 
-enum { ML_SESSION_ID = 43 }; /* base64url of 32 bytes */
+/* "mls_", so that everybody can tell an id from a token and none goes to a provider (Q7), and
+ * base64url of 32 bytes. */
+#define ML_SESSION_PREFIX "mls_"
+enum { ML_SESSION_ID = 4 + 43 };
 
 struct ml_session_new {
     struct ml_str open, closed;

@@ -69,6 +69,7 @@ static bool make_id(char id[ML_SESSION_ID + 1], struct ml_digest *key)
     struct ml_buf text;
     ml_buf_init(&text, 64);
     bool ok = ml_random(random, sizeof random) &&
+              ml_buf_add_str(&text, ML_STR(ML_SESSION_PREFIX)) &&
               ml_base64url_encode(ml_str((const char *)random, sizeof random), &text) &&
               text.n == ML_SESSION_ID;
     if (ok) {

@@ -2,7 +2,8 @@
 -- time for one token, and the look at a token before anybody is asked.
 --
 -- They cannot say "not mine": the answer "invalid" lets the chain go on by default. What a JWT tells without being verified is
--- its issuer, so that a token of somebody else is skipped and never sent (Q7).
+-- its issuer, so that a token of somebody else is skipped and never sent; nor is the id of a session (Q7).
+local is_session = require("moonlatch.session").is_id
 local token = require("moonlatch.token")
 
 local REFUSED_TTL = 5 -- seconds that a definite refusal is remembered
@@ -17,8 +18,7 @@ local function lead(host, spec, credential, opened)
     return "invalid", problem
   end
   local unverified = token.peek(host, credential)
-  local session = spec.is_session and spec.is_session(spec.header, credential)
-  local foreign = session and "this is the id of a session" or unverified and spec.foreign(unverified.iss)
+  local foreign = is_session(credential) and "this is the id of a session" or unverified and spec.foreign(unverified.iss)
   if foreign then
     host.settle(ticket, "accept", { skip = foreign }, refused_ttl)
     return "skip", foreign
@@ -39,8 +39,7 @@ local function lead(host, spec, credential, opened)
 end
 
 --- spec: { scope = text that tells apart what is asked whom and how, header, cache = seconds (0: only those who wait share an
--- answer), is_session(header, credential) -> boolean: the ids of sessions are nobody else's business,
--- foreign(iss) -> why | nil: iss is unverified and may be anything, ask(credential) -> claims | nil, "refuse" | "fail", why }.
+-- answer), foreign(iss) -> why | nil: iss is unverified and may be anything, ask(credential) -> claims | nil, "refuse" | "fail", why }.
 -- Returns run(req) -> outcome, wrapper or why.
 return function(host, spec)
   local begin, credential_of, scope, header = host.begin, host.credential, spec.scope, spec.header

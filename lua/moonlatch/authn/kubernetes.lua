@@ -70,7 +70,7 @@ return function(host, options, context)
   for issuer in pairs(issuers) do skipped[#skipped + 1] = issuer end
   table.sort(skipped)
   local run = asked(host, {
-    header = options.header or "Authorization", cache = cache, is_session = context.is_session,
+    header = options.header or "Authorization", cache = cache,
     scope = "kubernetes " .. host.sha256(host.json_encode {
       cluster.url, cache, host.json_list(audiences or {}), host.json_list(skipped),
     }),

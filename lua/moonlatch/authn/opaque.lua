@@ -25,7 +25,7 @@ local function ask(self, credential)
   return claims
 end
 
---- context: { provider = provider object, is_session }. Returns run(req) -> outcome, wrapper or why, and what this kind of
+--- context: { provider = provider object }. Returns run(req) -> outcome, wrapper or why, and what this kind of
 -- credential offers.
 return function(host, options, context)
   local provider, cache = context.provider, options.cache or 0
@@ -33,7 +33,7 @@ return function(host, options, context)
     host = host, provider = provider, timeout = options.timeout or provider.timeout, require_audience = options.require_audience,
   }
   local run = asked(host, {
-    header = options.header or "Authorization", cache = cache, is_session = context.is_session,
+    header = options.header or "Authorization", cache = cache,
     scope = "opaque " .. host.sha256(host.json_encode {
       provider.identity, cache, host.json_list(options.require_audience or {}),
     }),

@@ -46,7 +46,7 @@ local function writing_functions(host, self)
     if #json.encode(record.open) + #json.encode(record.tokens) > PART_MAX then return nil, "the session is larger than 64 KiB" end
     if self.session_failure then return nil, self.session_failure end
     self.session_count = self.session_count + 1
-    local id = bytes.base64_encode(("%032d"):format(self.session_count), true)
+    local id = "mls_" .. bytes.base64_encode(("%032d"):format(self.session_count), true)
     self.sessions[id] = record
     return id
   end

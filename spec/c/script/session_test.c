@@ -116,7 +116,7 @@ static void test_many_at_once(void **state)
 static void test_where_nothing_may_wait(void **state)
 {
     passes("local ran, why = pcall(table.sort, { 1, 2 }, function() return seam.session_read(\n"
-           "  string.rep('A', 43)) end)\n"
+           "  'mls_' .. string.rep('A', 43)) end)\n"
            "assert(not ran and why:find('cannot wait here', 1, true), why)\n"
            "allow()");
 }
@@ -128,7 +128,7 @@ static void test_the_store_is_away(void **state)
            "})\n"
            "assert(seam.session_read(kept) == 'hit') allow()");
     ml_session_memory_fail(shared.store, true);
-    passes("local id = string.rep('A', 43)\n"
+    passes("local id = 'mls_' .. string.rep('A', 43)\n"
            "local function failed(nothing, how, why)\n"
            "  assert(nothing == nil and how == 'failed' and #why > 0) end\n"
            "local state, why = seam.session_read(id)\n"
@@ -148,7 +148,7 @@ static void test_the_store_is_away(void **state)
 static void test_no_store(void **state)
 {
     world.script->options.sessions = NULL;
-    passes("local state, why = seam.session_read(string.rep('A', 43))\n"
+    passes("local state, why = seam.session_read('mls_' .. string.rep('A', 43))\n"
            "assert(state == 'failed' and why == 'there is no session store')\n"
            "assert(seam.session_create { open = {}, tokens = {}, lifetime = 60 } == nil)\n"
            "seam.session_unlock('x')\n"
