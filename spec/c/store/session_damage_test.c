@@ -352,14 +352,15 @@ static void opened_later(void **state)
     struct process p;
     struct ml_err err;
     struct reply r = {.times = 0};
+    make_file(); /* for an id */
+    assert_int_equal(unlink(path_of("store")), 0);
     assert_int_equal(mkdir(path_of("store"), 0700), 0); /* a directory in its place */
     open_process(&p, false);
     assert_false(ready_within(&p.w, 50));
     ml_session_lmdb.ready(p.w.link, &err);
     assert_non_null(strstr(err.text, "not a regular file"));
     assert_int_equal(create(&p, 1).error, ML_E_UNAVAILABLE);
-    memset(ids[0], 'A', ML_SESSION_ID);
-    ml_session_read(p.seat, ml_str(ids[0], ML_SESSION_ID), on_reply, &r);
+    ml_session_read(p.seat, ml_str_z(ids[0]), on_reply, &r);
     assert_int_equal(await(&p, &r)->error, ML_E_UNAVAILABLE);
     assert_int_equal(rmdir(path_of("store")), 0);
     assert_serves(&p);
