@@ -5,7 +5,9 @@
 -- holds a table of the host, and none of the host's is changed by a policy.
 local duration = require("moonlatch.duration")
 local results = require("moonlatch.results")
+local rules = require("moonlatch.jwt")
 local suggest = require("moonlatch.suggest")
+local is_list = require("moonlatch.text").is_list
 local metatable = debug.getmetatable
 
 local COPY_DEPTH = 32
@@ -87,11 +89,31 @@ local function kube(load)
   return made
 end
 
-local function jwt()
-  local function later(name)
-    return function() error(("jwt.%s comes with a later version of moonlatch"):format(name), 2) end
+local function jwt(host, load)
+  local made = {}
+  --- The claims as they stand there, NOT verified; nil and why when it is no JWT.
+  function made.peek(token)
+    local claims, why = host.jwt_peek(want("jwt.peek", token, "string"))
+    return claims, not claims and why or nil
   end
-  return { peek = later("peek"), verify = later("verify") }
+  --- The claims of a token that this provider signed for this audience (a text, or a list of which one is enough), or nil and why.
+  -- Waits. Raises an outage when the provider's keys could not be had.
+  function made.verify(token, provider, audience)
+    want("jwt.verify", token, "string")
+    want("jwt.verify", provider, "string")
+    if not load.providers then error("jwt.verify is for functions, not for loading", 2) end
+    local audiences = type(audience) == "string" and { audience } or load.copy(audience)
+    if not is_list(audiences) or #audiences == 0 then error("jwt.verify takes the audience that the token must be for", 2) end
+    local known = load.providers[provider]
+    if not known then
+      local near = suggest(provider, load.providers)
+      error(("there is no provider '%s'%s"):format(provider, near and ("; did you mean '%s'?"):format(near) or ""), 2)
+    end
+    local claims, verdict, why = rules.access_token(known, token, { audience = audiences, any_kind = true })
+    if not claims and verdict == "fail" then error(results.outage(why)) end
+    return claims, why
+  end
+  return made
 end
 
 local function cache(host, load)
@@ -161,7 +183,7 @@ return function(host, load, base)
   load.copy = copier(base)
   local copy = load.copy
   return {
-    http = http(host, copy), kube = kube(load), jwt = jwt(), cache = cache(host, load), log = log(host, copy),
+    http = http(host, copy), kube = kube(load), jwt = jwt(host, load), cache = cache(host, load), log = log(host, copy),
     json = {
       decode = raising("json.decode", host.json_decode),
       encode = function(value) return host.json_encode(copy(value)) end,

@@ -36,7 +36,7 @@ local function guarded(run, when)
 end
 
 --- An authenticator as a member of one route's chain. run(req) -> outcome, wrapper or why, status (of a skip: the Set-Cookie that takes
--- a dead session's cookie back); map: an identity mapper;
+-- a dead session's cookie back), WWW-Authenticate of a refusal or nil; map: an identity mapper;
 -- about: { method, credential, provider }; options: of the normalised policy.
 function chain.member(name, run, map, about, options)
   if options.when then run = guarded(run, options.when) end
@@ -65,12 +65,13 @@ local function deny_unavailable(self, req, message)
   return self.host.deny(req, 503, "unavailable", message, RETRY)
 end
 
--- gone: Set-Cookie of a session that is no more, or nil.
+-- refused: a credential was; a text is what WWW-Authenticate says of it. gone: Set-Cookie of a session that is no more, or nil.
 local function deny_unauthenticated(self, req, status, why, refused, gone)
   local own = own_answer(self, "unauthenticated", nil, req, why)
   if own then status, why = own.status, own.why end
   local reason = status == 403 and "denied" or "unauthenticated"
   local headers = status == 401 and (refused and CHALLENGE_INVALID or CHALLENGE) or nil
+  if type(refused) == "string" and (status == 401 or status == 403) then headers = { ["WWW-Authenticate"] = refused } end
   if gone then headers = { ["Set-Cookie"] = gone, ["WWW-Authenticate"] = headers and headers["WWW-Authenticate"] } end
   return self.host.deny(req, status, reason, why, headers)
 end
@@ -217,7 +218,7 @@ function chain.compile(host, route)
   return function(req)
     local member, down, refusal, gone = first, nil, nil, nil
     while member do
-      local outcome, value, status = member.run(req)
+      local outcome, value, status, challenge = member.run(req)
       if outcome == "accept" then return accepted(self, req, member, value) end
       if outcome == "error" then return deny_error(self, req, member.name, value) end
       if outcome == "unavailable" then
@@ -226,7 +227,7 @@ function chain.compile(host, route)
       elseif outcome == "invalid" then
         if not member.go_on then
           step(req, member.name, "reject", value)
-          return deny_unauthenticated(self, req, status or 401, value, true, gone)
+          return deny_unauthenticated(self, req, status or 401, value, challenge or true, gone)
         end
         outcome, refusal = "skip", refusal or value
       elseif status then

@@ -15,6 +15,8 @@ local site = require("moonlatch.site")
 local AUTHN = {
   anonymous = require("moonlatch.authn.anonymous"),
   custom = require("moonlatch.authn.custom"),
+  id_token = require("moonlatch.authn.id_token"),
+  jwt = require("moonlatch.authn.jwt"),
   kubernetes = require("moonlatch.authn.kubernetes"),
   opaque = require("moonlatch.authn.opaque"),
   session = require("moonlatch.authn.session"),
@@ -228,10 +230,21 @@ local function decider(host, list, default, waiting)
   end
 end
 
---- policy: as check normalised it. Returns { name, timeout, decide, answer = of our own places (nil without sessions), headers =
--- {names, lower case}, tasks, providers = {board names}, specs = the policy's providers, for tests }; raises a text for operators
--- when the policy cannot work here: no cluster, a CA file that cannot be read.
-return function(host, policy)
+-- The background tasks of a provider, and what set-up waits for: not for its keys, which the first token asks for itself.
+function compiler:start(p, loaded, waiting)
+  local flow, boards = self.flows[p.name], loaded.providers
+  if flow or p.uses_keys then loaded.tasks[#loaded.tasks + 1] = p.keys:task() end
+  if flow or p:wants_document() then
+    waiting[#waiting + 1], boards[#boards + 1] = p, p.board
+    table.insert(loaded.tasks, 1, p:task())
+  end
+end
+
+--- policy: as check normalised it; verifies: its functions verify JWTs, of any of its providers. Returns { name, timeout, decide,
+-- answer = of our own places (nil without sessions), headers = {names, lower case}, tasks, providers = {board names}, specs = the
+-- policy's providers, by_name = the provider objects }; raises a text for operators when the policy cannot work here: no cluster, a
+-- CA file that cannot be read.
+return function(host, policy, verifies)
   local self = setmetatable({
     host = host, policy = policy, places = places.read(host), providers = {}, authenticators = {}, sessions = {}, flows = {}, logins = {},
   }, compiler)
@@ -243,18 +256,12 @@ return function(host, policy)
     if made.match ~= routes.never then list[#list + 1] = made end
   end
   local default = self:route({})
+  for _, spec in pairs(verifies and policy.providers or {}) do self:provider(spec).uses_keys = true end
   local loaded = {
     name = policy.name, timeout = policy.timeout, headers = {}, tasks = {}, providers = {},
-    specs = policy.providers or {},
+    specs = policy.providers or {}, by_name = self.providers,
   }
-  for _, p in pairs(self.providers) do
-    if self.flows[p.name] then loaded.tasks[#loaded.tasks + 1] = p.keys:task() end
-    if self.flows[p.name] or not p.userinfo_url then
-      waiting[#waiting + 1] = p
-      table.insert(loaded.tasks, 1, p:task())
-      loaded.providers[#loaded.providers + 1] = p.board
-    end
-  end
+  for _, p in pairs(self.providers) do self:start(p, loaded, waiting) end
   for i, name in ipairs(self.names) do loaded.headers[i] = name:lower() end
   loaded.decide = decider(host, list, default, waiting)
   if self.site then loaded.answer = function(req) return self.site:answer(req) end end

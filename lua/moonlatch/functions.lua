@@ -194,7 +194,10 @@ return function(check, policy)
   for _, file in ipairs(load.files) do
     local read = scope.read(load.tokens[file])
     facts[file] = by_line(read.functions)
-    for _, reference in ipairs(read.free) do load.uses_kube = load.uses_kube or reference.token.text == "kube" end
+    for _, reference in ipairs(read.free) do
+      load.uses_kube = load.uses_kube or reference.token.text == "kube"
+      load.uses_jwt = load.uses_jwt or reference.token.text == "jwt" and not (reference.field and reference.field.text == "peek")
+    end
     check_env(check, file, load.tokens[file])
     check_names(check, file, read.free)
     check_patterns(check, file, load.tokens[file])

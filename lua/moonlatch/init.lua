@@ -33,7 +33,9 @@ function moonlatch.load(host, filename, source)
   if not checked then return nil, (render(loading, diagnostics)) end
   local ok, made = xpcall(function()
     if loading.uses_kube then loading.cluster = require("moonlatch.kube").connect(host) end
-    return compile(host, checked)
+    local made = compile(host, checked, loading.uses_jwt)
+    loading.providers = made.by_name
+    return made
   end, tostring)
   if not ok then
     diagnostics[#diagnostics + 1] = { file = filename, line = 1, column = 1, level = "error", code = "load", text = made }

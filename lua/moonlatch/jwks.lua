@@ -1,20 +1,17 @@
 --- A provider's keys (JWK Set, RFC 7517 section 5): on the board, where host.jwt_verify finds them.
 --
 -- A background task reads them again when the answer's max-age has passed; a token signed by a key that is not there has
--- them read at once, but at most each 10 seconds whoever asks (S-049). The last good set is kept through failures.
+-- them read at once, but at most each 10 seconds whoever asks (S-049). The last good set is kept through failures. A set that
+-- the policy has in a file (jwks_file) is what it is until the policy is loaded again; the provider is not asked for keys.
 local jwks = {}
 jwks.__index = jwks
 
 local KEEP, KEEP_MIN, KEEP_MAX = 900, 300, 86400 -- seconds between readings: without max-age; its limits
 local RETRY_MAX = 30
+local UNDISCOVERED = 0.2 -- seconds between two looks for the keys' address
 local PAUSE = 10     -- seconds between two readings that tokens ask for
 local KEYS_MAX = 64
 
-function jwks.new(provider)
-  local host = provider.host
-  local board = "jwks " .. host.sha256(provider.board .. (provider.jwks_url or "")):sub(1, 16) .. " " .. provider.issuer
-  return setmetatable({ host = host, provider = provider, board = board, asked = board .. " asked" }, jwks)
-end
 
 -- RFC 9111 section 5.2.2.1.
 local function keep_seconds(answer)
@@ -29,8 +26,30 @@ local function accept_keys(body)
   return { keys = body.keys }
 end
 
+-- The set of a file. Raises a text when it is none.
+local function read_file(host, provider)
+  local text, why = host.read_file(provider.jwks_file)
+  local body, broken = nil, nil
+  if text then body, broken = host.json_decode(text) end
+  local set, bad = accept_keys(body)
+  if not set then error(("provider '%s': %s: %s"):format(provider.name, provider.jwks_file, why or broken or bad), 0) end
+  return set, text
+end
+
+--- While loading only. Raises a text when jwks_file cannot be used.
+function jwks.new(provider)
+  local host = provider.host
+  local self = setmetatable({ host = host, provider = provider }, jwks)
+  local source = provider.jwks_url or ""
+  if provider.jwks_file then self.pinned, source = read_file(host, provider) end
+  self.board = "jwks " .. host.sha256(provider.board .. source):sub(1, 16) .. " " .. provider.issuer
+  self.asked = self.board .. " asked"
+  return self
+end
+
 -- The set and the seconds that it is good for, or nil and why.
 local function fetch(self)
+  if self.pinned then return self.pinned, KEEP_MAX end
   local host, url, why = self.host, self.provider:keys_url()
   if not url then return nil, why end
   local answer, down = host.fetch {
@@ -63,8 +82,8 @@ function jwks:task()
   return function()
     local failures = 0
     while true do
-      local wait = 1
-      if self.provider:keys_url() then -- else the provider is not discovered yet, and its task says so
+      local wait = UNDISCOVERED
+      if self.pinned or self.provider:keys_url() then -- else the provider is not discovered yet, and its task says so
         wait = read(self)
         failures = wait and 0 or failures + 1
         wait = wait or math.min(RETRY_MAX, 2 ^ math.min(failures - 1, 10))
@@ -78,6 +97,7 @@ end
 -- the others wait for it. Waits. Whether the set may have changed since the caller looked.
 function jwks:refresh()
   local host = self.host
+  if self.pinned then return not host.read(self.board) and read(self) ~= nil end
   local state, value = host.begin("jwks", "refresh", self.board)
   if state ~= "lead" then return state == "hit" end
   local ticket <close> = value

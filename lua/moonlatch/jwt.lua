@@ -1,8 +1,9 @@
 --- What JWTs of a provider must say (OpenID Connect Core 1.0 section 3.1.3.7, 12.2; Back-Channel Logout 1.0 section 2.6;
--- RFC 8725). The signature comes first and is the host's; the claims are judged here.
+-- RFC 8725, RFC 9068). The signature comes first and is the host's; the claims are judged here.
 local jwt = {}
 
 local LEEWAY = 60          -- seconds that clocks may differ
+local CLOCKS_DIFFER = { past = LEEWAY, future = LEEWAY }
 local MOMENT_MAX = 1e11    -- a moment beyond is no moment (S-105)
 local LOGOUT_AGE = 600     -- seconds that a logout token may be old; its jti is remembered longer
 local LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
@@ -13,23 +14,36 @@ jwt.LOGOUT_MEMORY = LOGOUT_AGE + 2 * LEEWAY
 
 local function is_moment(value) return type(value) == "number" and value >= 0 and value < MOMENT_MAX end
 
--- Signature and form. A key that is not there has the keys read again, once. claims, header | nil, "refuse" | "fail", why
-local function verified(provider, token)
-  local host = provider.host
-  local claims, header, blame = host.jwt_verify(token, provider.keys.board, provider.algorithms)
+-- Signature and form. A key that is not there has the keys read again, once. claims, header | nil, "refuse" | "fail", why, and of a
+-- refusal whether a newer set of keys may end it.
+local function verified(provider, token, algorithms)
+  local host, board = provider.host, provider.keys.board
+  algorithms = algorithms or provider.algorithms
+  local claims, header, blame = host.jwt_verify(token, board, algorithms)
   if not claims and blame == "key" and provider.keys:refresh() then
-    claims, header, blame = host.jwt_verify(token, provider.keys.board, provider.algorithms)
+    claims, header, blame = host.jwt_verify(token, board, algorithms)
   end
   if claims then return claims, header end
-  if blame == "key" and not host.read(provider.keys.board) then return nil, "fail", "the provider's keys are not known" end
-  return nil, "refuse", header
+  if blame == "key" and not host.read(board) then return nil, "fail", "the provider's keys are not known" end
+  return nil, "refuse", header, blame == "key"
 end
 
-local function typed_as(header, ...)
-  local typ = header.typ
-  if typ == nil then return true end
-  for _, name in ipairs { "jwt", ... } do
-    if type(typ) == "string" and typ:lower() == name then return true end
+local function typed(header, ...)
+  for _, name in ipairs { ... } do
+    if type(header.typ) == "string" and header.typ:lower() == name then return true end
+  end
+  return false
+end
+
+local function typed_as(header, ...) return header.typ == nil or typed(header, "jwt", ...) end
+
+--- Whether a claim aud (RFC 7519 section 4.1.3: a text or a list of texts) has one of these audiences.
+function jwt.is_for(aud, audiences)
+  if type(aud) == "string" then aud = { aud } end
+  for _, one in ipairs(type(aud) == "table" and aud or {}) do
+    for _, audience in ipairs(audiences) do
+      if one == audience then return true end
+    end
   end
   return false
 end
@@ -46,22 +60,32 @@ local function audience_problem(provider, claims)
   if (claims.azp ~= nil or others > 0) and claims.azp ~= provider.client_id then return "azp is not our client_id" end
 end
 
-local function time_problem(claims, now)
+-- "59s", "59m", "47h", "3d".
+local function span(seconds)
+  for _, unit in ipairs { { 1, "s", 120 }, { 60, "m", 7200 }, { 3600, "h", 172800 } } do
+    if seconds < unit[3] then return ("%d%s"):format(seconds // unit[1], unit[2]) end
+  end
+  return ("%dd"):format(seconds // 86400)
+end
+
+-- leeway: { past = seconds that exp may be past, future = that iat and nbf may be ahead }.
+local function time_problem(claims, now, leeway)
   for _, name in ipairs { "exp", "iat", "nbf" } do
     if claims[name] ~= nil and not is_moment(claims[name]) then return name .. " is no moment" end
   end
-  if not claims.iat then return "iat is missing" end
-  if claims.iat > now + LEEWAY then return "iat is in the future" end
-  if claims.exp and claims.exp + LEEWAY <= now then return "the token has expired" end
-  if claims.nbf and claims.nbf > now + LEEWAY then return "the token is not valid yet" end
+  if claims.iat and claims.iat > now + leeway.future then return "iat is in the future" end
+  if claims.exp and claims.exp + leeway.past <= now then return ("expired %s ago"):format(span(now - claims.exp)) end
+  if claims.nbf and claims.nbf > now + leeway.future then return "the token is not valid yet" end
 end
 
 local function subject_ok(sub) return type(sub) == "string" and #sub > 0 and #sub <= 255 and not sub:find("[^ -~]") end
 
 -- What ID tokens and logout tokens share.
-local function common_problem(provider, claims)
+local function common_problem(provider, claims, leeway)
   if claims.iss ~= provider.issuer then return "iss is not the provider" end
-  return audience_problem(provider, claims) or time_problem(claims, provider.host.now())
+  local problem = audience_problem(provider, claims) or time_problem(claims, provider.host.now(), leeway or CLOCKS_DIFFER)
+  if problem then return problem end
+  if not claims.iat then return "iat is missing" end
 end
 
 local function at_hash_problem(host, claims, alg, access_token)
@@ -76,8 +100,8 @@ end
 
 local function id_token_problem(provider, claims, header, wanted)
   local host = provider.host
-  if not typed_as(header) or claims.events ~= nil then return "it is another kind of token" end
-  local problem = common_problem(provider, claims)
+  if not typed_as(header) or claims.events ~= nil or claims.typ == "Bearer" then return "it is another kind of token" end
+  local problem = common_problem(provider, claims, wanted.leeway)
   if problem then return problem end
   if not claims.exp then return "exp is missing" end
   if not subject_ok(claims.sub) then return "sub is missing or no subject" end
@@ -91,12 +115,41 @@ local function id_token_problem(provider, claims, header, wanted)
   return at_hash_problem(host, claims, header.alg, wanted.access_token)
 end
 
---- An ID token. wanted: { nonce (of this login), access_token (that came with it), max_age (asked for, seconds) }. Waits. claims;
--- or nil, "refuse" or "fail" (the keys could not be had), and why.
+--- An ID token. wanted: { nonce (of this login), access_token (that came with it), max_age (asked for, seconds), leeway = { past,
+-- future } in seconds }. Waits. claims; or nil, "refuse" or "fail" (the keys could not be had), why, and whether a newer set of keys
+-- may end the refusal.
 function jwt.id_token(provider, token, wanted)
-  local claims, header, why = verified(provider, token)
-  if not claims then return nil, header, why end
+  local claims, header, why, passing = verified(provider, token)
+  if not claims then return nil, header, why, passing end
   local problem = id_token_problem(provider, claims, header, wanted)
+  if problem then return nil, "refuse", problem end
+  return claims
+end
+
+-- What only ID tokens have, unless the token says that it is an access token: by its typ, or by Keycloak's claim of that name.
+local function is_id_token(claims, header)
+  if typed(header, "at+jwt", "application/at+jwt") or claims.typ == "Bearer" then return false end
+  return claims.nonce ~= nil or claims.at_hash ~= nil or claims.c_hash ~= nil or claims.typ == "ID"
+end
+
+-- RFC 9068 section 4; RFC 8725 sections 3.11 and 3.12: no other kind of token passes for an access token. iat is not asked for, since
+-- providers that are older than RFC 9068 may leave it out.
+local function access_token_problem(provider, claims, header, wanted)
+  if not typed_as(header, "at+jwt", "application/at+jwt") or claims.events ~= nil then return "it is another kind of token" end
+  if claims.iss ~= provider.issuer then return "iss is not the provider" end
+  if not jwt.is_for(claims.aud, wanted.audience) then return "the token is for another audience" end
+  local problem = time_problem(claims, provider.host.now(), wanted.leeway or CLOCKS_DIFFER)
+  if problem then return problem end
+  if not claims.exp then return "exp is missing" end
+  if not wanted.any_kind and is_id_token(claims, header) then return "it is an ID token" end
+end
+
+--- A JWT access token. wanted: { audience = a list of which it must name one, algorithms = those of the provider unless given, leeway
+-- as above, any_kind = an ID token will do }. Waits. Returns as id_token does.
+function jwt.access_token(provider, token, wanted)
+  local claims, header, why, passing = verified(provider, token, wanted.algorithms)
+  if not claims then return nil, header, why, passing end
+  local problem = access_token_problem(provider, claims, header, wanted)
   if problem then return nil, "refuse", problem end
   return claims
 end

@@ -31,7 +31,7 @@ function provider.new(host, spec, places)
   if not upstream then error(("provider '%s': %s"):format(spec.name, why), 0) end
   local self = setmetatable({ host = host, name = spec.name, issuer = spec.issuer, upstream = upstream }, provider)
   for _, name in ipairs { "client_id", "auth_method", "private_key", "key_id", "authorize_url", "response_mode", "userinfo_url",
-                          "jwks_url", "require_pkce", "push", "scopes", "authorize_params" } do
+                          "jwks_url", "jwks_file", "require_pkce", "push", "scopes", "authorize_params" } do
     self[name] = spec[name]
   end
   self.timeout, self.algorithms = spec.timeout or TIMEOUT, spec.algorithms or ALGORITHMS
@@ -43,6 +43,12 @@ function provider.new(host, spec, places)
   self.identity = host.json_encode { spec.issuer, spec.ca_file or "", spec.userinfo_url or "" }
   self.keys = jwks.new(self)
   return self
+end
+
+--- Whether a policy that uses the provider so needs its discovery document. Authenticators say what they use: uses_keys,
+-- uses_userinfo.
+function provider:wants_document()
+  return self.uses_userinfo and not self.userinfo_url or self.uses_keys and not (self.jwks_url or self.jwks_file)
 end
 
 --- The discovery document as posted, or nil and why there is none yet.

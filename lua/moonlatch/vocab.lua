@@ -45,6 +45,7 @@ end
 
 local LATER = true
 local BEARER = "header = Authorization"
+local VERIFIED = "cache = 5m" -- nobody is asked: what is kept is work, and until the token's exp at most
 
 -- unrecognised: cannot tell its credentials from others', so a refusal lets the chain go on.
 vocab.authn = {
@@ -55,10 +56,10 @@ vocab.authn = {
   introspection = authn("Opaque bearer token, asked of the provider's introspection endpoint (RFC 7662).",
     { header = BEARER, provider = "provider!", audience = "list", scope = "list" }, { unrecognised = true, later = LATER }),
   jwt = authn("Signed JWT access token, verified with the provider's keys.",
-    { header = BEARER, provider = "provider!", audience = "list!", algorithms = "list", leeway = "duration", scope = "list" },
-    { later = LATER }),
+    { header = BEARER, provider = "provider!", audience = "list!", algorithms = "algorithms", leeway = "duration", scope = "list",
+      cache = VERIFIED }),
   id_token = authn("OIDC ID token sent as a bearer token; its audience is the provider's client_id.",
-    { header = BEARER, provider = "provider!", leeway = "duration" }, { later = LATER }),
+    { header = BEARER, provider = "provider!", leeway = "duration", cache = VERIFIED }),
   session = authn("Browser session (cookie) made by the login flow.",
     { provider = "provider!", cookie = "cookie", header = "header", strict = "strict", max_age = "duration", idle = "duration",
       domain = "domain",
@@ -83,7 +84,7 @@ vocab.authz = {
 
 vocab.provider = options {
   issuer = "url!", client_id = "text", client_secret = "secret", scopes = "list", ca_file = "text", userinfo_url = "url",
-  introspection_url = "url", jwks_url = "url", authorize_url = "link", redirect_url = "link", timeout = "duration = 5s",
+  introspection_url = "url", jwks_url = "url", jwks_file = "text", authorize_url = "link", redirect_url = "link", timeout = "duration = 5s",
   auth_method = "choice(client_secret_basic|client_secret_post|private_key_jwt|none)", private_key = "secret", key_id = "text",
   response_mode = "choice(query|form_post)", authorize_params = "authorize_params", require_pkce = "boolean", push = "boolean",
   algorithms = "algorithms",

@@ -125,8 +125,6 @@ describe("the checker", function()
     { "a script as address", policy 'login = { provider = "corp", homepage = "javascript:x" }', "policy.login.homepage must begin with" },
     { "a backslash", policy [[login = { provider = "corp", after_logout = "/a\\b" }]], "policy.login.after_logout" },
     { "a login that nobody comes back from", policy 'login = { provider = "corp" }', "error[missing-option]: policy.login: no authn.session has provider 'corp'" },
-    { "a later authenticator", 'return { api = 1, providers = { c = { issuer = "https://a" } }, authenticators = {\n'
-      .. '  authn.jwt { provider = "c", audience = "a" } } }', "p.lua:2:3: error[not-built]: authn.jwt comes with a later version of moonlatch" },
     { "a later rule", policy 'authorize = { authz.external { url = "http://a/" } }', "authz.external comes with a later version" },
     { "an unknown word in a function", policy "authorize = { function(id) return alow() end }", "'alow' is not defined; did you mean allow?" },
     { "an unknown host word", policy "authorize = { function() return http.fetchh('x') end }", "there is no http.fetchh; did you mean http.fetch?" },

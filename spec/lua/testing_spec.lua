@@ -79,7 +79,6 @@ GET app.example.com /x
 
   it("says what comes later", function()
     local idp = made.play({}):idp("corp")
-    assert.error_matches(function() idp:jwt {} end, "not available yet")
     assert.error_matches(function() idp:login {} end, "no login began")
     assert.error_matches(function() made.play({}):idp("crop") end, "no provider 'crop'", 1, true)
   end)
@@ -96,7 +95,7 @@ GET app.example.com /x
 
   it("raises the report of a policy that does not load, and a missing file", function()
     assert.error_matches(function() testing.load("policies/none.lua") end, "policies/none.lua")
-    assert.error_matches(function() testing.load("policies/default.lua") end, "ACCESS_TOKEN_AUTHN=jwt is not", 1, true)
+    assert.error_matches(function() testing.load("policies/default.lua") end, "OIDC_PROVIDER is not set", 1, true)
   end)
 
   it("compares with snapshots", function()

@@ -117,13 +117,61 @@ describe("default", function()
   end)
 
   it("does not load what is not built, without a cluster, or without a provider", function()
-    assert.error_matches(function() load { ACCESS_TOKEN_AUTHN = "jwt" } end, "ACCESS_TOKEN_AUTHN=jwt is not available yet; set", 1, true)
-    assert.error_matches(function() load { ACCESS_TOKEN_AUTHN = "Opaque" } end, "is not available yet", 1, true)
+    assert.error_matches(function() load { ACCESS_TOKEN_AUTHN = "Opaque" } end, "ACCESS_TOKEN_AUTHN must be jwt or opaque", 1, true)
+    assert.truthy(load { ACCESS_TOKEN_AUTHN = "Opaque", ACCESS_TOKEN_AUTHN_ENABLED = "false" })
     assert.error_matches(function() load { EXTERNAL_AUTHZ_URL = "http://x" } end, "EXTERNAL_AUTHZ_URL is not available yet", 1, true)
     assert.error_matches(function() load({}, { cluster = false }) end, "authn.kubernetes needs a cluster", 1, true)
     assert.error_matches(function() load { AUDIENCES = "" } end, "audiences is empty", 1, true)
     assert.error_matches(function() load { OIDC_PROVIDER = "" } end, "issuer")
     assert.error_matches(function() load { KUBERNETES_AUTHN_ENABLED = "maybe" } end, "KUBERNETES_AUTHN_ENABLED")
+  end)
+end)
+
+describe("default with JWT access tokens, as the ancestor by default", function()
+  local AUDIENCE = "istio-ingressgateway.istio-system.svc.cluster.local"
+  local function jwts(env)
+    local all = { ACCESS_TOKEN_AUTHN = "jwt" }
+    for name, value in pairs(env or {}) do all[name] = value end
+    return load(all)
+  end
+
+  it("takes a token for the gateway; groups are not required (Q30)", function()
+    local p = jwts()
+    local idp = p:idp("main")
+    for _, groups in ipairs { false, { "a", "b" } } do
+      local d = p:request { bearer = idp:jwt({ email = "alice@example.com", groups = groups or nil }, { audience = AUDIENCE }) }
+      assert.steps(d, "kubernetes:skip jwt:main:accept")
+      assert.sends(d, { ["kubeflow-userid"] = "alice@example.com", ["kubeflow-groups"] = groups and "a,b" or "", ["Auth-Method"] = "header" })
+    end
+    assert.allowed(jwts({ AUDIENCES = "x, y" }):request { bearer = idp:jwt({ email = "a" }, { audience = "y" }) })
+  end)
+
+  it("refuses a bad one, and leaves others' to others", function()
+    local p = jwts()
+    local idp = p:idp("main")
+    assert.denied(p:request { bearer = idp:jwt({ email = "a" }, { audience = AUDIENCE, signature = "bad" }) }, 401, "bad signature")
+    assert.denied(p:request { bearer = idp:jwt({ email = "a" }, { audience = AUDIENCE, ttl = -5 }) }, 401, "expired 5s ago")
+    assert.denied(p:request { bearer = idp:jwt({}, { audience = AUDIENCE }) }, 401, "claim email is missing")
+    for _, token in ipairs { idp:jwt({ email = "a" }, { audience = "other" }), idp:jwt({ email = "a", iss = "https://x.example.com" }, { audience = AUDIENCE }) } do
+      assert.steps(p:request { bearer = token }, "kubernetes:skip jwt:main:skip")
+    end
+  end)
+
+  it("remembers a verified one, whatever CACHE_ENABLED says: nobody is asked", function()
+    local p = jwts()
+    local token = p:idp("main"):jwt({ email = "a" }, { audience = AUDIENCE })
+    for i = 1, 2 do assert.equal(i == 1 and 1 or nil, p:request({ bearer = token }).calls.jwt_verify) end
+  end)
+
+  it("takes ID tokens of its client, unless they are switched off", function()
+    local env = { CLIENT_ID = "gate", CLIENT_SECRET = "s", KUBERNETES_AUTHN_ENABLED = "false" }
+    local p = jwts(env)
+    local d = p:request { bearer = p:idp("main"):jwt { sub = "s", email = "a", nonce = "n" } }
+    assert.steps(d, "jwt:main:skip session:main:skip id_token:main:accept")
+    assert.sends(d, { ["Auth-Method"] = "header" })
+    env.IDTOKEN_AUTHN_ENABLED = "off"
+    p = jwts(env)
+    assert.denied(p:request { bearer = p:idp("main"):jwt { sub = "s", email = "a" } }, 401)
   end)
 end)
 

@@ -245,7 +245,7 @@ static int try_keys(const struct ml_jws *jws, const struct ml_jwks *set, struct 
             return ml_fail(err, e, "the signature cannot be checked: no memory");
     }
     if (jws->has_kid && tried)
-        return ml_fail(err, ML_E_INVALID, "the token's signature is wrong");
+        return ml_fail(err, ML_E_INVALID, "bad signature");
     if (jws->has_kid && named)
         return ml_fail(err, ML_E_INVALID, "the token's key is not one for its alg");
     return ml_fail(err, ML_E_NOTFOUND, "%s",

@@ -29,6 +29,7 @@ end
 -- credential offers.
 return function(host, options, context)
   local provider, cache = context.provider, options.cache or 0
+  provider.uses_userinfo = true
   local self = {
     host = host, provider = provider, timeout = options.timeout or provider.timeout, require_audience = options.require_audience,
   }

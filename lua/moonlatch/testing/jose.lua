@@ -88,7 +88,7 @@ local function try_keys(set, header, input, signed)
       end
     end
   end
-  if header.kid and tried > 0 then return nil, "the token's signature is wrong", "token" end
+  if header.kid and tried > 0 then return nil, "bad signature", "token" end
   if header.kid and named then return nil, "the token's key is not one for its alg", "token" end
   return nil, tried > 0 and "the token's signature fits no key" or "the token's key is not known", "key"
 end

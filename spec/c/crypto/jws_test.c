@@ -92,7 +92,7 @@ static void kid_selects(void **state)
     sign_for(&token, P256_PEM, "");
     assert_int_equal(outcome(token.p, set, ALL, &err), 0);
     sign_for(&token, P256_PEM, "a"); /* the right key is there, under another name */
-    refused(token.p, set, ML_E_INVALID, "signature is wrong");
+    refused(token.p, set, ML_E_INVALID, "bad signature");
     sign_for(&token, RSA_PEM, "a");
     refused(token.p, set, ML_E_INVALID, "not one for its alg");
     static const char *const unknown[] = {"c", "B", "../../../dev/null", "' OR 1=1", "|id"};
