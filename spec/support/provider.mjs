@@ -1,4 +1,4 @@
-// A real OpenID provider (the oidc-provider package) for the tests and the demo: opaque access tokens, one client, a few users,
+// A real OpenID provider (the oidc-provider package) for the tests and the demo: opaque and JWT access tokens, one client, a few users,
 // a login page (a form with the user's name; its answer is the consent as well), refresh tokens, revocation, logout.
 //
 // Beside the provider's own endpoints it answers, outside of what the product may call:
@@ -94,15 +94,21 @@ class Adapter {
 
 const CALLBACK = "/authservice/oidc/callback";
 
-const KEYS = [["rsa", { modulusLength: 2048 }, "RS256"], ["ec", { namedCurve: "P-256" }, "ES256"]].map(([type, options, alg]) => ({
-    ...generateKeyPairSync(type, options).privateKey.export({ format: "jwk" }), alg, use: "sig", kid: `${alg}-of-the-tests`,
+// Private signing keys, one RSA and one EC, whose key ids end so.
+export const makeKeys = (name) => [["rsa", { modulusLength: 2048 }, "RS256"], ["ec", { namedCurve: "P-256" }, "ES256"]].map(([type, options, alg]) => ({
+    ...generateKeyPairSync(type, options).privateKey.export({ format: "jwk" }), alg, use: "sig", kid: `${alg}-${name}`,
 }));
+const KEYS = makeKeys("of-the-tests");
 
-// options.client, options.features, options.ttl: over ours. Dex is { features: { rpInitiatedLogout: { enabled: false } ... } }.
-function configuration({ client = {}, features = {}, ttl = {} }) {
+// What a user is goes into JWT access tokens as it does into UserInfo.
+const formats = { customizers: { jwt: (_ctx, token, parts) => Object.assign(parts.payload, USERS[token.accountId]) } };
+
+// options.client, options.features, options.ttl: over ours; options.keys: the signing keys. Dex is { features: { rpInitiatedLogout: { enabled: false } ... } }.
+function configuration({ client = {}, features = {}, ttl = {}, keys = KEYS }) {
     return {
         adapter: Adapter,
-        jwks: { keys: KEYS },
+        jwks: { keys },
+        formats,
         clients: [{
             client_id: CLIENT.id,
             client_secret: CLIENT.secret,
@@ -159,7 +165,8 @@ async function interaction(provider, request, response) {
     return provider.interactionFinished(request, response, { login: { accountId }, consent: { grantId: await grant.save() } });
 }
 
-async function mint(provider, sub, ttl) {
+// audience: of a JWT (a resource server's, RFC 8707), signed with alg; without it the token is opaque.
+async function mint(provider, sub, ttl, audience, alg) {
     const client = await provider.Client.find(CLIENT.id);
     const grant = new provider.Grant({ accountId: sub, clientId: CLIENT.id });
     grant.addOIDCScope("openid email groups");
@@ -167,6 +174,10 @@ async function mint(provider, sub, ttl) {
         accountId: sub, client, grantId: await grant.save(), expiresIn: ttl,
         scope: "openid email groups", gty: "authorization_code",
     });
+    if (audience)
+        token.resourceServer = new provider.ResourceServer(audience, {
+            audience, scope: token.scope, accessTokenFormat: "jwt", jwt: { sign: { alg } },
+        });
     return token.save();
 }
 
@@ -214,10 +225,10 @@ export async function startProvider({ port = 0, issuer, ...options } = {}) {
         callback(request, response);
     });
     return {
-        issuer, port, stats, revoke, provider,
+        issuer, port, stats, revoke, provider, keys: options.keys ?? KEYS,
         forget: (sub) => Adapter.forget(sub),
         logoutToken: (who, changes) => logoutToken(issuer, who, changes),
-        mint: ({ sub = "alice", ttl = 3600 } = {}) => mint(provider, sub, ttl),
+        mint: ({ sub = "alice", ttl = 3600, audience, alg = "RS256" } = {}) => mint(provider, sub, ttl, audience, alg),
         close: () => new Promise((done) => { server.close(done); server.closeAllConnections(); }),
     };
 }

@@ -22,7 +22,7 @@ export const ENVOYS = ["istio-http", "kubeflow"];
 // stack.policy), envoys (names, default none), kubernetes (default true), wait ("ready", "live" or "none"),
 // fault (a mode of the fault proxy to start with), configMap (the policy lies in a directory as kubelet makes it),
 // descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider),
-// login (browsers are sent to the login; without it everybody gets 401)
+// login (browsers are sent to the login; without it everybody gets 401), audience (access tokens are JWTs for it)
 export async function startStack(options = {}) {
     const stack = new Stack(options);
     try {
@@ -40,8 +40,8 @@ class Stack {
     #replicas = [];
 
     constructor({ env = {}, policy = join(ROOT, "policies", "default.lua"), envoys = [], kubernetes = true, wait = "ready",
-        fault, configMap = false, descriptors, ports = {}, provider = {}, login = false }) {
-        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports, login });
+        fault, configMap = false, descriptors, ports = {}, provider = {}, login = false, audience }) {
+        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports, login, audience });
         this.providerOptions = provider;
         this.dir = temporaryDirectory();
     }
@@ -149,9 +149,9 @@ class Stack {
         return [this.proxy.port, this.tokenreview?.port];
     }
 
-    // A new access token of the provider; remembered, so that no log may contain it.
-    async token(sub = "alice", ttl = 3600) {
-        return this.secret(await this.provider.mint({ sub, ttl }));
+    // A new access token of the provider; remembered, so that no log may contain it. more: see mint.
+    async token(sub = "alice", ttl = 3600, more = {}) {
+        return this.secret(await this.provider.mint({ sub, ttl, audience: this.audience, ...more }));
     }
 
     // A service account's token.
