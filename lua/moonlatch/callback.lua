@@ -13,6 +13,7 @@ local callback = {}
 
 local TITLE = "You are not signed in"
 local AGAIN = "Please try again."
+local TRIES = 3 -- that a browser makes by itself, when its tabs overwrote each other's cookie
 -- What people are told: status, reason, what happened, what they can do.
 local FAULTS = {
   parameters = { 400, "unauthenticated", "The answer of the login page could not be understood.", AGAIN },
@@ -151,7 +152,7 @@ end
 -- A browser keeps a Strict cookie back on a redirect that began at the provider: it has to begin here.
 local function welcome(site, req, url, cookies)
   return site.pages:answer(req, 201, "login", "again", {
-    title = "You are signed in", what = "You are signed in.", link = url, link_text = "Continue",
+    title = "You are signed in", what = "You are signed in.", link = url, link_text = "Continue", delay = 0,
   }, { ["Set-Cookie"] = cookies })
 end
 
@@ -160,25 +161,28 @@ local function complete(site, req, flow, state, open, secret, code)
   local id, fault, why = session_of(site, flow, state.h, code, secret)
   if not id then return fail(site, req, fault, why, state.u, fault ~= "unavailable" and { ["Set-Cookie"] = tab_cookie } or nil) end
   local old = flow.session:cookie_id(req)
-  if old and old ~= id then site.host.session_delete(old) end -- S-070
+  if old and old ~= id then flow.session:replace(old) end -- S-070
   local url, cookies = landing(site, state.u), { tab_cookie, flow.session:cookie(req, id) }
   if flow.session.same_site == "Strict" then return welcome(site, req, url, cookies) end
   return go_on(site, req, url, cookies)
 end
 
--- The state is ours and this browser did not begin it, as far as its cookie says: another tab may have overwritten the cookie. One
--- automatic second try, and only when the browser keeps cookies, so that this never goes round and round (S-081).
+-- The state is ours and this browser did not begin it, as far as its cookie says: another tab may have overwritten the cookie. A few
+-- automatic tries, and only when the browser keeps cookies, so that this never goes round and round (S-081). Not at once, and not all
+-- tabs at the same moment: by then one of them has signed in for all.
 local function stranger(site, req, flow, state, open)
   local id = flow.session:cookie_id(req)
   local found = id and flow.session:read(id)
   if found == "hit" then return go_on(site, req, state.u) end
   if found == "failed" then return fail(site, req, "unavailable", "the session store does not answer", state.u) end
-  if state.n ~= 0 or not open.known then return fail(site, req, "stranger", "this browser did not begin the login", state.u) end
-  tabs.set_retry(site.host, open)
-  site.host.step(req, "callback", "reject", "this browser did not begin the login; it tries once more")
+  local tries = math.tointeger(state.n) or TRIES
+  if tries + 1 >= TRIES or not open.known then return fail(site, req, "stranger", "this browser did not begin the login", state.u) end
+  tabs.set_tries(site.host, open, tries + 1)
+  site.host.step(req, "callback", "reject", "this browser did not begin the login; it tries again")
   local fault = FAULTS.stranger
   return site.pages:answer(req, fault[1], fault[2], "again", {
     title = TITLE, what = fault[3], hint = "You are taken back to sign in again.", link = state.u, link_text = "Sign in again",
+    delay = 1 + site.host.random(16):byte() % 3,
   }, { ["Set-Cookie"] = tabs.cookie(site.host, open, tabs.attributes(flow.session, req)) })
 end
 

@@ -82,10 +82,10 @@ local function loops(self, req)
   return id ~= nil and self.session:read(id) == "hit"
 end
 
---- Where the state leads back to, sealed: { h = hash of the tab's secret, u = target, p = provider, n = 1 for a second try }.
-function login:state(secret, url, again)
+--- Where the state leads back to, sealed: { h = hash of the tab's secret, u = target, p = provider, n = how often it was tried before }.
+function login:state(secret, url, tries)
   local host = self.host
-  local text = host.json_encode { h = tabs.hash(host, secret), u = url, p = self.provider.name, n = again and 1 or 0 }
+  local text = host.json_encode { h = tabs.hash(host, secret), u = url, p = self.provider.name, n = tries }
   return host.seal("state", text, tabs.LIFE)
 end
 
@@ -97,10 +97,10 @@ function login:start(req, gone)
   local where, unknown = self.provider:authorize()
   if not where then return unavailable(self, req, unknown) end
   local open = tabs.read(host, req)
-  local again = tabs.take_retry(host, open)
+  local tries = tabs.take_tries(host, open)
   local secret = tabs.add(host, open)
   local url = target.of_request(req, self.hosts, self.provider.https and "https" or req.scheme)
-  local query, why = query_of(self, request_pairs(self, secret, self:state(secret, url, again)))
+  local query, why = query_of(self, request_pairs(self, secret, self:state(secret, url, tries)))
   if not query then return unavailable(self, req, why) end
   host.step(req, "login", "redirect", self.provider.name)
   host.deny(req, 302, "login", "please log in", {

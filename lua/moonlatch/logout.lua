@@ -20,10 +20,15 @@ local function host_of_origin(origin) return origin:match("^https?://([^/:@]+):?
 -- What the form of our own page carries for gateways that forward neither Origin nor Sec-Fetch-Site: sealed, for this session only.
 local function proof(site, id) return site.host.seal("logout", site.host.sha256(id), PROOF_LIFE) end
 
-local function proven(site, req, id)
+-- The hash of the session that a request's proof is for, or nil.
+local function proof_of(site, req)
   local text = req.query.proof
-  local plain = text and #text < 1024 and site.host.unseal("logout", text)
-  return plain ~= nil and plain ~= false and site.host.equals(plain, site.host.sha256(id))
+  return text and #text < 1024 and site.host.unseal("logout", text) or nil
+end
+
+local function proven(site, req, id)
+  local plain = proof_of(site, req)
+  return plain ~= nil and site.host.equals(plain, site.host.sha256(id))
 end
 
 -- Whether a page of ours sent this: what browsers say and scripts of other sites cannot forge.
@@ -117,13 +122,14 @@ local function ask(site, req)
   }, { Allow = "POST", ["Referrer-Policy"] = "same-origin", ["Content-Security-Policy"] = site.pages.policy(origin) })
 end
 
--- Nobody is signed in: a browser is shown that, a program told.
+-- Nobody is signed in: a person who pressed a button of ours is shown that, a program told. A cookie that was not sent is not taken
+-- back: browsers keep it from other sites' requests, which must not end anything.
 local function nobody(site, req)
   local flow = site.ordered[1]
   local had_cookie = flow and req.cookies[flow.session.name] ~= nil
-  if had_cookie and is_ours(req) then
+  if is_ours(req) and (had_cookie or not is_script(req)) or proof_of(site, req) then
     return site.host.answer(req, 303, "login", "text/plain", "", {
-      Location = site.after_logout, ["Set-Cookie"] = { flow.session:removal(req) },
+      Location = site.after_logout, ["Set-Cookie"] = had_cookie and { flow.session:removal(req) } or nil,
     })
   end
   return plain(site, req, 401, "unauthenticated")

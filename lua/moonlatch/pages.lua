@@ -7,7 +7,8 @@ local pages = {}
 pages.__index = pages
 
 local NAMES = { "homepage", "after_logout", "error", "again", "denied", "logout" }
-local FIELDS = { title = true, what = true, hint = true, link = true, link_text = true, request_id = true, user = true, action = true }
+local FIELDS = { title = true, what = true, hint = true, link = true, link_text = true, request_id = true, user = true, action = true,
+                 delay = true }
 local TYPE = "text/html; charset=utf-8"
 local ESCAPES = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;", ["'"] = "&#39;" }
 local POLICY = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'%s; frame-ancestors 'none'; base-uri 'none'"

@@ -10,6 +10,7 @@ session.__index = session
 local COOKIE = "authservice_session" -- the ancestor's
 local MAX_AGE = 86400
 local PREFIX, ID = "mls_", 47 -- the prefix tells an id from a token (Q7); then base64url of 32 bytes
+local REPLACED = 60 -- seconds that requests under way may take
 
 --- options: of authn.session.
 function session.new(host, options, provider)
@@ -53,6 +54,16 @@ function session:read(id)
   if state == "hit" and open.provider ~= self.provider.name then return "none" end
   return state, open
 end
+
+--- Ends a session in whose place a login has put another one. Requests of the browser's other tabs still carry its id: their answers
+-- must not take back the new cookie. Waits.
+function session:replace(id)
+  self.host.session_delete(id)
+  self.host.cache_set("replaced session", self.provider.name, id, {}, REPLACED)
+end
+
+--- Whether a session has ended that way a moment ago.
+function session:replaced(id) return self.host.cache_get("replaced session", self.provider.name, id) ~= nil end
 
 --- When a check has to have the access token renewed: never, without the means to.
 function session.refresh_at(tokens) return tokens.refresh_token and tokens.access_expires or nil end

@@ -60,7 +60,7 @@ end
 function site:denied(req, user, why, status)
   if not is_browser(req) then return false end
   self.pages:answer(req, status, "denied", "denied", { title = "You may not see this page", user = user, what = why, link = self.homepage,
-    link_text = "Go to the start page" })
+    link_text = "Go to the start page", action = self.places.logout })
   return true
 end
 

@@ -12,7 +12,7 @@ local NAME = "oidc_state_csrf" -- the ancestor's
 local LIFE = 1200              -- seconds that a login may take
 local MAX = 5                  -- tabs; the oldest is dropped
 local SECRET = 16              -- bytes
-local RETRY_LIFE = 60          -- seconds in which a login begun counts as the second try of one that failed
+local RETRY_LIFE = 60          -- seconds in which a login begun counts as a further try of one that failed
 
 tabs.NAME, tabs.LIFE = NAME, LIFE
 
@@ -27,7 +27,8 @@ function tabs.read(host, req)
   local plain = text and #text < 4096 and host.unseal("login", text)
   local value = plain and host.json_decode(plain)
   if type(value) ~= "table" or type(value.tabs) ~= "table" then return self end
-  self.known, self.retry = true, type(value.retry) == "number" and value.retry or nil
+  self.known = true
+  if type(value.retry) == "number" and type(value.tries) == "number" then self.retry, self.tries = value.retry, value.tries end
   for _, entry in ipairs(value.tabs) do
     if #self.list < MAX and is_entry(entry) and entry.t + LIFE > host.now() then self.list[#self.list + 1] = entry end
   end
@@ -42,15 +43,15 @@ function tabs.add(host, self)
   return secret
 end
 
---- Whether a login that begins now is the second try of a failed one; asked once.
-function tabs.take_retry(host, self)
-  local at = self.retry
-  self.retry = nil
-  return at ~= nil and host.now() - at < RETRY_LIFE and host.now() >= at
+--- How often the browser has tried before the login that begins now; asked once.
+function tabs.take_tries(host, self)
+  local at, tries = self.retry, self.tries
+  self.retry, self.tries = nil, nil
+  return at ~= nil and host.now() - at < RETRY_LIFE and host.now() >= at and tries or 0
 end
 
---- From now on the next login is a second try.
-function tabs.set_retry(host, self) self.retry = math.floor(host.now()) end
+--- The next login is one that was tried so often before.
+function tabs.set_tries(host, self, tries) self.retry, self.tries = math.floor(host.now()), tries end
 
 --- Takes the tab of that hash out. Its secret, or nil.
 function tabs.take(host, self, hash)
@@ -76,7 +77,7 @@ end
 --- The Set-Cookie of what is left; deletes the cookie when nothing is.
 function tabs.cookie(host, self, attributes)
   if #self.list == 0 and not self.retry then return cookie.delete(NAME, attributes) end
-  local text = host.json_encode { tabs = host.json_list(self.list), retry = self.retry }
+  local text = host.json_encode { tabs = host.json_list(self.list), retry = self.retry, tries = self.tries }
   return cookie.set(NAME, host.seal("login", text, LIFE), LIFE, attributes)
 end
 

@@ -1,4 +1,5 @@
 -- The start of a login and its end, on the fake host. spec/lua/callback_spec.lua has what can be wrong at the end.
+local idps = require("moonlatch.testing.idp")
 local session_policy = require("session_policy")
 
 local function play(...) return session_policy.play(...) end
@@ -162,16 +163,16 @@ describe("login", function()
     assert.equal(1, corp:times("token"))
   end)
 
-  it("tries once more when two tabs overwrote each other's cookie, and then only says so (S-081)", function()
-    local one, two = corp:start { path = "/one" }, corp:start { path = "/two" }
-    one.cookies = two.cookies
-    local d = corp:finish(one, corp:authorize(one, { email = "a" }))
-    assert.equal(400, d.status)
-    assert.truthy(d.body:find('http-equiv="refresh" content="0; url=/one"', 1, true))
-    local again = corp:start { path = "/one", cookies = one.cookies }
-    again.cookies = { oidc_state_csrf = corp:start({ path = "/other" }).cookies.oidc_state_csrf }
-    d = corp:finish(again, corp:authorize(again, { email = "a" }))
-    assert.equal(400, d.status)
+  it("tries three times when two tabs overwrote each other's cookie, and then only says so (S-081)", function()
+    local one, d = corp:start { path = "/one" }, nil
+    for try = 1, 3 do
+      one.cookies = { oidc_state_csrf = corp:start({ path = "/other" }).cookies.oidc_state_csrf }
+      d = corp:finish(one, corp:authorize(one, { email = "a" }))
+      assert.equal(400, d.status)
+      if try == 3 then break end
+      assert.truthy(d.body:find('http%-equiv="refresh" content="[123]; url=/one"'))
+      one = corp:start { path = "/one", cookies = one.cookies }
+    end
     assert.is_nil(d.body:find("refresh", 1, true))
     assert.truthy(d.body:find('href="/one"', 1, true))
   end)
@@ -221,7 +222,12 @@ describe("login", function()
     corp:finish(started, corp:authorize(started, { email = "a" }))
     local second = started.cookies.authservice_session
     assert.are_not.equal(first, second)
-    assert.login(p:request { browser = true, session = first })
+    local d = p:request { browser = true, session = first }
+    assert.login(d)
+    -- A request of another tab that was under way: its answer must not delete the new cookie.
+    assert.is_nil(idps.cookie(d, "authservice_session"))
+    p:advance(61)
+    assert.equal("", (idps.cookie(p:request { browser = true, session = first }, "authservice_session")))
     assert.allowed(p:request { browser = true, session = second })
   end)
 

@@ -127,6 +127,26 @@ describe("logout", function()
     local action = d.body:match('action="([^"]*)"')
     assert.equal(303, post({ session = id, path = action }).status)
     gone()
+    d = post { path = action } -- the button of a page that was open before
+    assert.equal(303, d.status)
+    assert.equal("/authservice/site/after_logout", d.client_headers.Location)
+    assert.is_nil(d.client_headers["Set-Cookie"])
+  end)
+
+  it("of nobody shows a person of our own pages that, and takes no cookie back that was not sent", function()
+    local ours = { Origin = "https://app.example.com" }
+    local d = post { headers = ours }
+    assert.equal(303, d.status)
+    assert.is_nil(d.client_headers["Set-Cookie"])
+    d = post { headers = ours, session = "mls_" .. ("b"):rep(43) }
+    assert.equal(303, d.status)
+    assert.equal("", (idps.cookie(d, "authservice_session")))
+    ours.Accept = "application/json"
+    assert.equal(401, post({ headers = ours }).status)
+    for _, headers in ipairs { {}, { Origin = "https://evil.com" }, { ["Sec-Fetch-Site"] = "cross-site" } } do
+      assert.equal(401, post({ headers = headers }).status)
+      assert.equal(401, post({ headers = headers, path = "/authservice/logout?proof=x" }).status)
+    end
   end)
 
   it("takes no proof of another session, of another purpose, or an old one", function()

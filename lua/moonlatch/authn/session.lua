@@ -100,7 +100,8 @@ local function run(self, req)
   local outcome, value = use(self, id)
   if outcome == "accept" then return "accept", value end
   if outcome == "failed" then return "unavailable", value end
-  return "skip", is_id(id) and value or "the cookie is no session's", self.place:removal(req)
+  if not is_id(id) then return "skip", "the cookie is no session's", self.place:removal(req) end
+  return "skip", value, not self.place:replaced(id) and self.place:removal(req) or nil
 end
 
 --- context: { session = of session.lua }. Returns run(req) -> outcome, wrapper or why, Set-Cookie of a skipped session; and what this kind
