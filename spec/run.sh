@@ -2,6 +2,7 @@
 # Installs, builds and runs every test; the last lines count them. Under 15 minutes on two cores.
 #   spec/run.sh             everything
 #   spec/run.sh -R REGEX    tests by name (any ctest option)
+#   spec/run.sh --browser            the pages and logins in Chromium, which it installs; --keycloak: likewise
 #   spec/run.sh --fuzz [SECONDS]     each fuzz target for so long (default 60)
 #   spec/run.sh --bench              the table of spec/bench
 #   spec/run.sh --soak [SECONDS]     load with faults (default 600)
@@ -9,7 +10,10 @@ set -eu
 cd "$(dirname "$0")/.."
 export CTEST_OUTPUT_ON_FAILURE=1
 
-deploy/setup.sh
+case "${1:-}" in
+--browser | --keycloak) deploy/setup.sh "$1" ;;
+*) deploy/setup.sh ;;
+esac
 
 build() {
   local preset
@@ -21,6 +25,14 @@ build() {
 mkdir -p build
 
 case "${1:-}" in
+--browser)
+  build release
+  exec ctest --test-dir build/release -R e2e.97_chromium
+  ;;
+--keycloak)
+  build release
+  exec ctest --test-dir build/release -R e2e.98_keycloak
+  ;;
 --fuzz)
   build fuzz
   exec spec/fuzz/run.sh "${2:-60}"

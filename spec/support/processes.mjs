@@ -23,14 +23,17 @@ export function temporaryDirectory() {
     return dir;
 }
 
-// A child with its whole output in .log (text). env replaces the environment but for PATH and the sanitizers' options.
+// A child with its whole output in .log (text). env replaces the environment but for PATH and the sanitizers' options. pipes: so many
+// more, from descriptor 3 on.
 export class Child {
-    constructor(name, command, args, { env = {}, cwd = ROOT } = {}) {
+    constructor(name, command, args, { env = {}, cwd = ROOT, pipes = 0 } = {}) {
         this.name = name;
         this.log = "";
         const kept = Object.entries(process.env).filter(([key]) => /^(PATH|LD_LIBRARY_PATH|\w*SAN_OPTIONS)$/.test(key));
         // It dies with us even if we are killed, as ctest does after a timeout.
-        this.process = spawn("setpriv", ["--pdeathsig", "KILL", command, ...args], { cwd, env: { ...Object.fromEntries(kept), ...env }, stdio: ["ignore", "pipe", "pipe"] });
+        this.process = spawn("setpriv", ["--pdeathsig", "KILL", command, ...args], {
+            cwd, env: { ...Object.fromEntries(kept), ...env }, stdio: ["ignore", "pipe", "pipe", ...Array(pipes).fill("pipe")],
+        });
         this.pid = this.process.pid;
         for (const stream of [this.process.stdout, this.process.stderr])
             stream.setEncoding("utf8").on("data", (text) => this.#append(text));
