@@ -35,6 +35,13 @@ static bool is_callback(const struct ml_settings *s, const struct ml_request *r)
     return ml_str_eq(r->path, callback) || (r->web && bare.n && ml_str_eq(r->path, bare));
 }
 
+/* On the check port a place is one only as we write it: "/app/../authservice/site/homepage" may be
+ * a page to us and an application's to a gateway that leads on the raw path. */
+static bool is_spelt_out(const struct ml_request *r)
+{
+    return r->web || ml_str_eq(r->raw_path, r->path);
+}
+
 enum ml_ground ml_places_find(const struct ml_settings *s, struct ml_request *r)
 {
     struct ml_str rest = ml_below(r->path, ml_settings_verify(s));
@@ -43,7 +50,10 @@ enum ml_ground ml_places_find(const struct ml_settings *s, struct ml_request *r)
         r->path = rest.n ? rest : ML_STR("/");
         return ML_GROUND_VERIFY;
     }
+    bool spelt_out = is_spelt_out(r);
     if (is_callback(s, r)) {
+        if (!spelt_out)
+            return ML_GROUND_NOTHING;
         r->place = ML_PLACE_CALLBACK;
         return ML_GROUND_PLACE;
     }
@@ -51,7 +61,7 @@ enum ml_ground ml_places_find(const struct ml_settings *s, struct ml_request *r)
     if (!rest.p && !r->web)
         return ML_GROUND_FOREIGN;
     rest = rest.p ? rest : r->path;
-    r->place = place_below(rest);
+    r->place = spelt_out ? place_below(rest) : ML_PLACE_NONE;
     if (r->place == ML_PLACE_PAGE)
         r->path = rest;
     return r->place == ML_PLACE_NONE ? ML_GROUND_NOTHING : ML_GROUND_PLACE;

@@ -2,6 +2,7 @@
 #include "gate/places.h"
 
 #include "base/mem.h"
+#include "codec/path.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,7 +35,8 @@ struct expectation {
 static void check(const struct ml_settings *s, const struct expectation *e, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        struct ml_request r = {.path = ml_str_z(e[i].path), .web = e[i].web};
+        struct ml_str path = ml_str_z(e[i].path);
+        struct ml_request r = {.path = path, .raw_path = path, .web = e[i].web};
         assert_int_equal(ml_places_find(s, &r), e[i].ground);
         assert_int_equal(r.place, e[i].place);
         assert_true(ml_str_eq(r.path, ml_str_z(e[i].rest ? e[i].rest : e[i].path)));
@@ -108,12 +110,47 @@ static void test_callback_elsewhere(void **state)
     ml_settings_free(s);
 }
 
+/* What we read as a place and a gateway may read as an application's path opens nothing. */
+static void test_spelt_otherwise(void **state)
+{
+    static const char *const raw[] = {
+        "/app/../authservice/site/homepage",
+        "/authservice/./site/homepage",
+        "/authservice//site/homepage",
+        "//authservice/site/homepage",
+        "/authservice/site/homepage;x=1",
+        "/authservice;/site/homepage",
+        "/%61uthservice/site/homepage",
+        "/authservice/site/x/../homepage",
+        "/app/../authservice/logout",
+        "/app/../authservice/oidc/callback",
+        "/authservice/backchannel_logou%74",
+        "/app/../authservice/frontchannel_logout",
+        "/authservice/oidc/callback;jsession=1",
+        "/authservice/site/themes//kubeflow/styles.css",
+    };
+    struct ml_settings *s = load((char *)"AUTHSERVICE_URL_PREFIX=/authservice/", NULL);
+    struct ml_arena arena;
+    ml_arena_init(&arena, 64 * 1024);
+    for (size_t i = 0; i < 2 * sizeof raw / sizeof raw[0]; i++) {
+        struct ml_target t;
+        struct ml_err err;
+        assert_int_equal(ml_target_parse(&arena, ml_str_z(raw[i / 2]), &t, &err), 0);
+        struct ml_request r = {.path = t.path, .raw_path = t.raw_path, .web = i % 2};
+        assert_int_equal(ml_places_find(s, &r), r.web ? ML_GROUND_PLACE : ML_GROUND_NOTHING);
+        assert_int_equal(r.place != ML_PLACE_NONE, r.web);
+    }
+    ml_arena_done(&arena);
+    ml_settings_free(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ancestor),
         cmocka_unit_test(test_web),
         cmocka_unit_test(test_callback_elsewhere),
+        cmocka_unit_test(test_spelt_otherwise),
     };
     return cmocka_run_group_tests_name("places", tests, NULL, NULL);
 }
