@@ -97,7 +97,7 @@
 --                                                for the client; headers: {name = text, or a list of texts: a line each}; control
 --                                                characters raise
 --   answer(req, status, reason, content_type, body, headers?)   of one of our own places (req.endpoint). Reasons and headers as for deny.
---                                                Any status on the web port; on the check port not 200, which lets the request pass.
+--                                                Any status on the web port; on the check port no 2xx but 201: it may let the request pass.
 --                                                Of a check: a denial that is a page, 400 and above
 --   pass(req)                                    one of our own places on the check port: the gateway may lead it to the web port. No
 --                                                header that the policy owns goes with it

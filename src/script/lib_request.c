@@ -269,9 +269,10 @@ static int l_answer(lua_State *L)
     struct ml_decision *d = run->d;
     struct ml_str reason = deny_reason(L, 3), type = keep_short(L, run, 4, STEP_TEXT);
     lua_Integer status = lua_isinteger(L, 2) ? lua_tointeger(L, 2) : 0;
-    if (status < (run->request->web ? 200 : 201) || status > 599)
-        return luaL_error(L, "answer: the status is a number up to 599 and, where a gateway would "
-                             "take it for an allow, not 200");
+    bool success = status >= 200 && status < 300;
+    if (status < 200 || status > 599 || (success && status != 201 && !run->request->web))
+        return luaL_error(L, "answer: the status is a number from 200 to 599 and, where a gateway "
+                             "would take it for an allow, no 2xx but 201");
     struct ml_str body = keep(L, run, lua_isnoneornil(L, 5) ? ML_STR("") : ml_vm_check_text(L, 5));
     if (run->request->place == ML_PLACE_NONE && status < 400)
         return luaL_error(L, "answer: of a check only a denial");
@@ -300,7 +301,7 @@ static int l_pass(lua_State *L)
         return luaL_error(L, "this request is decided already");
     for (d->upstream_count = 0; d->upstream_count < vm->owned_count; d->upstream_count++)
         d->upstream[d->upstream_count] =
-            (struct ml_upstream_header){vm->owned[d->upstream_count], ML_STR(""), ML_HEADER_REMOVE};
+            (struct ml_upstream_header){vm->owned[d->upstream_count], ML_STR(""), ML_HEADER_BLANK};
     ml_decision_allow(d);
     d->reason = ML_STR("public");
     return 0;

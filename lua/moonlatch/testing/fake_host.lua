@@ -230,7 +230,8 @@ local function decision_functions(host, self)
   function host.answer(req, status, reason, content_type, body, headers)
     local decision = open(req)
     if not req.endpoint and status < 400 then error("answer: of a check only a denial", 2) end
-    if math.type(status) ~= "integer" or status < (req.web and 200 or 201) or status > 599 then error("answer: the status", 2) end
+    if math.type(status) ~= "integer" or status < 200 or status > 599 then error("answer: the status", 2) end
+    if status < 300 and status ~= 201 and not req.web then error("answer: the status", 2) end
     if not REASONS[reason] then error("answer: an unknown reason", 2) end
     check_lines(headers)
     decision.action, decision.status, decision.reason = "answer", status, reason
