@@ -82,10 +82,11 @@ local function loops(self, req)
   return id ~= nil and self.session:read(id) == "hit"
 end
 
---- Where the state leads back to, sealed: { h = hash of the tab's secret, u = target, p = provider, n = how often it was tried before }.
+--- Where the state leads back to, sealed: { h = hash of the tab's secret, u = target, p = owner of the session, n = how often it was
+-- tried before }.
 function login:state(secret, url, tries)
   local host = self.host
-  local text = host.json_encode { h = tabs.hash(host, secret), u = url, p = self.provider.name, n = tries }
+  local text = host.json_encode { h = tabs.hash(host, secret), u = url, p = self.session.owner, n = tries }
   return host.seal("state", text, tabs.LIFE)
 end
 

@@ -38,7 +38,7 @@ local function renewed(provider, tokens)
 end
 
 local function record_of(open, tokens)
-  return { claims = open.claims, provider = open.provider, expires = open.expires, refresh_at = session.refresh_at(tokens) }
+  return { claims = open.claims, owner = open.owner, expires = open.expires, refresh_at = session.refresh_at(tokens) }
 end
 
 -- With the lock. The new open part; or nil, "ended" or "failed", and why.

@@ -1,6 +1,6 @@
 --- Sessions of one provider as this policy has them: the cookie, the record, and who may use it. The store is the host's.
 --
--- The open part is { claims, provider, expires = moment or nil, refresh_at = moment or nil }: all a check needs. The other part is
+-- The open part is { claims, owner, expires = moment or nil, refresh_at = moment or nil }: all a check needs. The other part is
 -- { access_token, refresh_token, id_token, access_expires, first = claims of the first ID token that a refresh must keep }.
 local cookie = require("moonlatch.cookie")
 
@@ -12,11 +12,18 @@ local MAX_AGE = 86400
 local PREFIX, ID = "mls_", 47 -- the prefix tells an id from a token (Q7); then base64url of 32 bytes
 local REPLACED = 60 -- seconds that requests under way may take
 
+-- Whose sessions and logins these are: a policy that gives the name to another issuer or client takes none of them, nor does another
+-- deployment with the same keys and store; their tokens would go to a stranger (S-205, S-210).
+local function owner_of(host, provider)
+  return provider.name .. " " .. host.sha256(host.json_encode { provider.issuer, provider.client_id or "" }):sub(1, 16)
+end
+
 --- options: of authn.session.
 function session.new(host, options, provider)
   local name = options.cookie or COOKIE
   return setmetatable({
-    host = host, provider = provider, name = name, header = options.header, max_age = options.max_age or MAX_AGE, idle = options.idle,
+    host = host, provider = provider, owner = owner_of(host, provider), name = name, header = options.header,
+    max_age = options.max_age or MAX_AGE, idle = options.idle,
     same_site = options.same_site or "Lax", domain = options.domain,
     secure = provider.https or options.same_site == "None" or cookie.demands_secure(name),
   }, session)
@@ -48,10 +55,10 @@ function session:header_id(req)
   return session.is_id(id) and id or nil
 end
 
---- The session of an id, if it is one of this provider. Waits. As host.session_read.
+--- The session of an id, if it is one of this owner. Waits. As host.session_read.
 function session:read(id)
   local state, open = self.host.session_read(id)
-  if state == "hit" and open.provider ~= self.provider.name then return "none" end
+  if state == "hit" and open.owner ~= self.owner then return "none" end
   return state, open
 end
 
@@ -84,7 +91,7 @@ function session:create(claims, user, tokens, first)
   tokens.first = { iss = first.iss, sub = first.sub, aud = first.aud, azp = first.azp, iat = first.iat, nonce = first.nonce,
                    auth_time = first.auth_time }
   return host.session_create {
-    open = { claims = claims, provider = self.provider.name, expires = host.now() + self.max_age, refresh_at = session.refresh_at(tokens) },
+    open = { claims = claims, owner = self.owner, expires = host.now() + self.max_age, refresh_at = session.refresh_at(tokens) },
     tokens = tokens, lifetime = self.max_age, idle = self.idle, index = index_of(self.provider, user, first),
   }
 end

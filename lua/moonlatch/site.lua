@@ -1,6 +1,6 @@
 --- Our own places, as the server marks them in req.endpoint: callback, logout, the provider's logouts, pages.
 --
--- A site is { host, pages, places, flows = {provider name = flow}, ordered = the same in the order of the policy, homepage, after_login,
+-- A site is { host, pages, places, flows = {owner = flow}, ordered = the same in the order of the policy, homepage, after_login,
 -- after_logout, takes_form_post }; a flow is { session, provider, map, about }: one provider's sessions and the policy's names
 -- for their users.
 local callback = require("moonlatch.callback")
@@ -23,7 +23,7 @@ function site.new(host, places, flows, login)
     homepage = login.homepage or places.homepage, after_login = login.after_login, after_logout = login.after_logout or places.after_logout,
   }, site)
   for _, flow in ipairs(flows) do
-    self.flows[flow.provider.name] = flow
+    self.flows[flow.session.owner] = flow
     self.takes_form_post = self.takes_form_post or flow.provider.response_mode == "form_post"
   end
   return self

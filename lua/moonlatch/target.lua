@@ -15,11 +15,12 @@ local function ambiguous(path)
   return dots and path:find("//", 1, true)
 end
 
---- A path and query as a Location, or nil. Bytes beyond ASCII are percent-encoded, as browsers do.
+--- A path and query as a Location, or nil. Bytes beyond ASCII, and quotes, are percent-encoded, as browsers do.
 function target.path(text)
-  if type(text) ~= "string" or #text > target.MAX or not text:find("^/") then return nil end
+  if type(text) ~= "string" or #text > target.MAX or not text:find("^/") then return nil end -- a long text costs nothing
   if text:find("^//") or text:find("[%z\1-\32\127\\#]") or ambiguous(text:match("^[^?]*")) then return nil end
-  return (text:gsub("[\128-\255]", function(c) return ("%%%02X"):format(c:byte()) end))
+  local encoded = text:gsub('[\128-\255"]', function(c) return ("%%%02X"):format(c:byte()) end)
+  return #encoded <= target.MAX and encoded or nil
 end
 
 -- A host name without tricks; nil for anything else (user information, IP literals, %2e, empty labels).

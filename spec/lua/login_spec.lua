@@ -191,6 +191,15 @@ describe("login", function()
     assert.equal("/a", d.client_headers.Location)
     _, _, d = corp:login({ email = "a" }, { path = "/" .. ("x"):rep(1500) })
     assert.equal("/", d.client_headers.Location)
+    for _, long in ipairs { ("\u{e9}"):rep(700), ('"'):rep(1499) } do -- longer still as it is sent
+      _, _, d = corp:login({ email = "a" }, { path = "/" .. long })
+      assert.equal("/", d.client_headers.Location)
+      _, _, d = corp:login({ email = "a" }, { path = "/a?q=" .. long })
+      assert.equal("/a", d.client_headers.Location)
+    end
+    local fits = "/a?q=" .. ('"\u{e9}\u{fc}'):rep(99)
+    _, _, d = corp:login({ email = "a" }, { path = fits })
+    assert.equal(fits:gsub('[\128-\255"]', function(c) return ("%%%02X"):format(c:byte()) end), d.client_headers.Location)
   end)
 
   it("keeps the host only when it is on the list", function()

@@ -91,9 +91,26 @@ describe("a session", function()
   end)
 
   it("is nobody else's: one of another provider is none", function()
-    p.fake.sessions[id].open.provider = "other"
+    p.fake.sessions[id].open.owner = "other"
     assert.login(p:request { session = id, browser = true })
   end)
+
+  for name, provider in pairs { ["another issuer"] = { issuer = "https://other.example.com" }, ["another client"] = { client_id = "other" } } do
+    it("is none, and so is a login, once the provider's name means " .. name .. " (S-205, S-210)", function()
+      p:advance(3600)
+      local started = corp:start { path = "/x" }
+      local query = corp:authorize(started, { email = "alice@example.com" })
+      local sessions = p.fake.sessions
+      setup { provider = provider }
+      for key, record in pairs(sessions) do p.fake.sessions[key] = record end
+      local old = next(sessions)
+      assert.login(p:request { session = old, browser = true })
+      assert.denied(p:request { headers = { ["X-Session"] = old, Accept = "a/b" } }, 401)
+      local asked = corp:times("token")
+      assert.equal(400, corp:finish(started, query).status)
+      assert.equal(asked, corp:times("token"))
+    end)
+  end
 
   it("is never shown to the API server or to UserInfo (Q7)", function()
     setup { session = { header = "Authorization" }, authenticators = { made.authn("kubernetes"), made.authn("opaque", { provider = made.corp }) } }

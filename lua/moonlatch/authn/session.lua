@@ -73,7 +73,7 @@ end
 -- The session of an id. Returns as examined does. What every check runs: few calls.
 local function use(self, id)
   local state, open = self.read(id)
-  if state == "hit" and open.provider == self.provider then
+  if state == "hit" and open.owner == self.owner then
     local at = open.refresh_at
     if not self.strict and (not at or at > self.now()) then return "accept", open end
     return examined(self, id, open)
@@ -109,7 +109,7 @@ end
 return function(host, options, context)
   local place = context.session
   local self = {
-    place = place, provider = place.provider.name, header = place.header, cookie = place.name, credential = host.credential,
+    place = place, owner = place.owner, header = place.header, cookie = place.name, credential = host.credential,
     cookie_of = host.cookie, read = host.session_read, now = host.now,
     strict = options.strict or nil, timeout = options.timeout or place.provider.timeout,
   }
