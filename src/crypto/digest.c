@@ -1,4 +1,4 @@
-/* Digests. State: the fetched algorithm, process-wide; one EVP_MD_CTX a thread, freed when the
+/* Digests. State: the fetched algorithms, process-wide; one EVP_MD_CTX a thread, freed when the
  * thread ends (a key's destructor, also for threads that are not ours). */
 #include "crypto/digest.h"
 
@@ -12,7 +12,10 @@ enum { GATHER = 256 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
-static EVP_MD *sha256; /* fetched once: a fetch takes locks and costs more than the hash */
+/* Fetched once: a fetch takes locks and costs more than the hash. */
+enum { SHA256, SHA384, SHA512, KINDS };
+static const char *const names[KINDS] = {"sha256", "sha384", "sha512"};
+static EVP_MD *fetched[KINDS];
 static _Thread_local EVP_MD_CTX *context;
 
 static void free_context(void *p)
@@ -23,41 +26,41 @@ static void free_context(void *p)
 
 static void init(void)
 {
-    if (pthread_key_create(&key, free_context) == 0)
-        sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    if (pthread_key_create(&key, free_context) != 0)
+        return;
+    for (size_t i = 0; i < KINDS; i++)
+        fetched[i] = EVP_MD_fetch(NULL, names[i], NULL);
 }
 
 /* This thread's context, begun anew. NULL when OpenSSL fails. */
-static EVP_MD_CTX *begin(void)
+static EVP_MD_CTX *begin(size_t kind)
 {
     pthread_once(&once, init);
-    if (!context && sha256) {
+    if (!context && fetched[kind]) {
         context = EVP_MD_CTX_new();
         if (context && pthread_setspecific(key, context) != 0)
             free_context(context);
     }
-    if (!context || EVP_DigestInit_ex2(context, sha256, NULL) != 1)
+    if (!context || !fetched[kind] || EVP_DigestInit_ex2(context, fetched[kind], NULL) != 1)
         return NULL;
     return context;
 }
 
 bool ml_sha256(struct ml_str in, struct ml_digest *ret)
 {
-    EVP_MD_CTX *c = begin();
+    EVP_MD_CTX *c = begin(SHA256);
     return c && EVP_DigestUpdate(c, in.p, in.n) == 1 && EVP_DigestFinal_ex(c, ret->b, NULL) == 1;
 }
 
 size_t ml_digest_named(struct ml_str name, struct ml_str in, uint8_t out[ML_DIGEST_MAX])
 {
-    static const struct {
-        const char *name;
-        const EVP_MD *(*md)(void);
-    } kinds[] = {{"sha256", EVP_sha256}, {"sha384", EVP_sha384}, {"sha512", EVP_sha512}};
     unsigned n = 0;
-    for (size_t i = 0; i < 3; i++)
-        if (ml_str_eq(name, ml_str_z(kinds[i].name)))
-            return EVP_Digest(in.p, in.n, out, &n, kinds[i].md(), NULL) == 1 ? n : 0;
-    return 0;
+    size_t kind = 0;
+    while (kind < KINDS && !ml_str_eq(name, ml_str_z(names[kind])))
+        kind++;
+    EVP_MD_CTX *c = kind < KINDS ? begin(kind) : NULL;
+    bool ok = c && EVP_DigestUpdate(c, in.p, in.n) == 1 && EVP_DigestFinal_ex(c, out, &n) == 1;
+    return ok ? n : 0;
 }
 
 void ml_digest_hex(const struct ml_digest *d, char out[65])
@@ -100,7 +103,7 @@ bool ml_keyed_hash(const uint8_t secret[32], const struct ml_str *parts, size_t 
                    struct ml_digest *ret)
 {
     struct gather g;
-    g.to = begin();
+    g.to = begin(SHA256);
     g.n = 0;
     g.failed = false;
     if (!g.to)

@@ -8,15 +8,15 @@
 enum { RSA_MIN_BITS = 2048, RSA_MAX_BITS = 8192, EXPONENT_MAX_BITS = 64 };
 
 const struct ml_jwa ml_jwa_table[ML_JWA_COUNT] = {
-    {"RS256", ML_JWA_RSA, "SHA256", NULL, NULL, 0},
-    {"RS384", ML_JWA_RSA, "SHA384", NULL, NULL, 0},
-    {"RS512", ML_JWA_RSA, "SHA512", NULL, NULL, 0},
-    {"PS256", ML_JWA_PSS, "SHA256", NULL, NULL, 0},
-    {"PS384", ML_JWA_PSS, "SHA384", NULL, NULL, 0},
-    {"PS512", ML_JWA_PSS, "SHA512", NULL, NULL, 0},
-    {"ES256", ML_JWA_ECDSA, "SHA256", "P-256", "prime256v1", 32},
-    {"ES384", ML_JWA_ECDSA, "SHA384", "P-384", "secp384r1", 48},
-    {"ES512", ML_JWA_ECDSA, "SHA512", "P-521", "secp521r1", 66},
+    {"RS256", ML_JWA_RSA, "sha256", NULL, NULL, 0},
+    {"RS384", ML_JWA_RSA, "sha384", NULL, NULL, 0},
+    {"RS512", ML_JWA_RSA, "sha512", NULL, NULL, 0},
+    {"PS256", ML_JWA_PSS, "sha256", NULL, NULL, 0},
+    {"PS384", ML_JWA_PSS, "sha384", NULL, NULL, 0},
+    {"PS512", ML_JWA_PSS, "sha512", NULL, NULL, 0},
+    {"ES256", ML_JWA_ECDSA, "sha256", "P-256", "prime256v1", 32},
+    {"ES384", ML_JWA_ECDSA, "sha384", "P-384", "secp384r1", 48},
+    {"ES512", ML_JWA_ECDSA, "sha512", "P-521", "secp521r1", 66},
     {"EdDSA", ML_JWA_EDDSA, NULL, NULL, NULL, 0},
 };
 

@@ -14,7 +14,7 @@ enum ml_jwa_kind { ML_JWA_RSA, ML_JWA_PSS, ML_JWA_ECDSA, ML_JWA_EDDSA };
 struct ml_jwa {
     const char *name;
     enum ml_jwa_kind kind;
-    const char *digest; /* OpenSSL's name; NULL: the algorithm's own */
+    const char *digest; /* its name in digest.h, and OpenSSL's; NULL: the algorithm's own */
     const char *curve;  /* "crv"; NULL: any that the kind has */
     const char *group;  /* the curve as OpenSSL calls it */
     size_t half;        /* bytes of r and of s, of a coordinate */
@@ -39,7 +39,12 @@ struct ml_jwk {
     EVP_PKEY *key;
     uint32_t algorithms; /* those it may be used with */
     struct ml_str kid;   /* owned; p == NULL: it has none */
+    /* A verification by each of the algorithms, begun and never gone on with: copying one costs
+     * less than beginning. NULL where there is no digest. */
+    EVP_PKEY_CTX *begun[ML_JWA_COUNT];
 };
+/* Begins for all of key's algorithms. false: no memory. */
+bool ml_jwk_begin(struct ml_jwk *key);
 
 struct ml_jwks {
     _Atomic uint32_t refs;

@@ -44,6 +44,14 @@ static const char *label_problem(const struct reader *r)
     return NULL;
 }
 
+static void free_key(struct ml_jwk *k)
+{
+    for (size_t i = 0; i < ML_JWA_COUNT; i++)
+        EVP_PKEY_CTX_free(k->begun[i]);
+    EVP_PKEY_free(k->key);
+    free((char *)k->kid.p);
+}
+
 /* Adds the key that was read. false: no memory, and the walk ends; r->err says so. */
 static bool on_key_end(struct reader *r)
 {
@@ -59,8 +67,14 @@ static bool on_key_end(struct reader *r)
         k.algorithms &= ml_jwa_bit(ml_jwa_find(m[ML_JWK_ALG].text));
         why = k.algorithms ? NULL : "its alg does not fit its kty and crv";
     }
+    bool begun = why || ml_jwk_begin(&k);
+    if (why || !begun)
+        free_key(&k);
+    if (!begun) {
+        ml_fail(&r->err, ML_E_NOMEM, "no memory for a key");
+        return false;
+    }
     if (why) {
-        EVP_PKEY_free(k.key);
         if (!set->complaint[0])
             snprintf(set->complaint, sizeof set->complaint, "key %zu: %s", r->place, why);
         return true;
@@ -165,10 +179,8 @@ void ml_jwks_unref(struct ml_jwks *set)
 {
     if (!set || atomic_fetch_sub_explicit(&set->refs, 1, memory_order_acq_rel) != 1)
         return;
-    for (size_t i = 0; i < set->n; i++) {
-        EVP_PKEY_free(set->keys[i].key);
-        free((char *)set->keys[i].kid.p);
-    }
+    for (size_t i = 0; i < set->n; i++)
+        free_key(&set->keys[i]);
     free(set);
 }
 

@@ -140,6 +140,40 @@ static int make_okp(const struct ml_member *m, struct ml_jwk *ret, const char **
     return ML_E_INVALID;
 }
 
+/* NULL: OpenSSL failed. */
+static EVP_PKEY_CTX *begin(EVP_PKEY *key, const struct ml_jwa *a)
+{
+    OSSL_PARAM digest =
+        OSSL_PARAM_construct_utf8_string(OSSL_SIGNATURE_PARAM_DIGEST, (char *)a->digest, 0);
+    OSSL_PARAM plain[] = {digest, OSSL_PARAM_construct_end()};
+    OSSL_PARAM pss[] = {
+        digest,
+        OSSL_PARAM_construct_utf8_string(OSSL_SIGNATURE_PARAM_PAD_MODE,
+                                         (char *)OSSL_PKEY_RSA_PAD_MODE_PSS, 0),
+        OSSL_PARAM_construct_utf8_string(OSSL_SIGNATURE_PARAM_PSS_SALTLEN,
+                                         (char *)OSSL_PKEY_RSA_PSS_SALT_LEN_DIGEST, 0),
+        OSSL_PARAM_construct_end(),
+    };
+    EVP_PKEY_CTX *c = EVP_PKEY_CTX_new_from_pkey(NULL, key, NULL);
+    if (c && EVP_PKEY_verify_init_ex(c, a->kind == ML_JWA_PSS ? pss : plain) == 1)
+        return c;
+    EVP_PKEY_CTX_free(c);
+    return NULL;
+}
+
+bool ml_jwk_begin(struct ml_jwk *key)
+{
+    for (size_t i = 0; i < ML_JWA_COUNT; i++) {
+        const struct ml_jwa *a = &ml_jwa_table[i];
+        if (!a->digest || !(key->algorithms & ml_jwa_bit(a)))
+            continue;
+        key->begun[i] = begin(key->key, a);
+        if (!key->begun[i])
+            return false;
+    }
+    return true;
+}
+
 int ml_jwk_make(const struct ml_member *m, struct ml_jwk *ret, const char **why)
 {
     int r = ML_E_INVALID;

@@ -2,11 +2,11 @@
 #include "crypto/jws.h"
 
 #include "codec/text.h"
+#include "crypto/digest.h"
 #include "crypto/jose.h"
 
 #include <openssl/ecdsa.h>
 #include <openssl/err.h>
-#include <openssl/rsa.h>
 #include <stdlib.h>
 
 enum { SIGNATURE_MAX = 1024 }; /* bytes: RSA 8192 */
@@ -173,17 +173,6 @@ static size_t signature_size(const struct ml_jwa *a, const EVP_PKEY *key)
     return a->half ? 2 * a->half : (size_t)EVP_PKEY_get_size(key);
 }
 
-static bool prepare(EVP_MD_CTX *c, const struct ml_jwa *a, EVP_PKEY *key)
-{
-    EVP_PKEY_CTX *pkey = NULL;                         /* c's */
-    EVP_MD_CTX_set_flags(c, EVP_MD_CTX_FLAG_FINALISE); /* used once: not copied before its end */
-    if (EVP_DigestVerifyInit_ex(c, &pkey, a->digest, NULL, NULL, key, NULL) != 1)
-        return false;
-    return a->kind != ML_JWA_PSS ||
-           (EVP_PKEY_CTX_set_rsa_padding(pkey, RSA_PKCS1_PSS_PADDING) == 1 &&
-            EVP_PKEY_CTX_set_rsa_pss_saltlen(pkey, RSA_PSS_SALTLEN_DIGEST) == 1);
-}
-
 /* Whether a verification that failed says that the signature is wrong: not when memory was short,
  * which OpenSSL reports as a failure of digests or, of RSA, by no word about RSA at all. */
 static bool is_wrong(const struct ml_jwa *a)
@@ -201,27 +190,51 @@ static bool is_wrong(const struct ml_jwa *a)
     return !short_of_memory && (rsa || a->half || a->kind == ML_JWA_EDDSA);
 }
 
-/* 0, ML_E_INVALID: wrong, ML_E_NOMEM: cannot be found out. */
-static int check(const struct ml_jwa *a, EVP_PKEY *key, struct ml_str input,
+/* OpenSSL's result as ours. 0, ML_E_INVALID: wrong, ML_E_NOMEM: cannot be found out. */
+static int outcome(const struct ml_jwa *a, int result)
+{
+    return result == 1 ? 0 : is_wrong(a) ? ML_E_INVALID : ML_E_NOMEM;
+}
+
+/* With a copy of what was begun, which stays as it is for other threads. */
+static int check_digest(const struct ml_jwa *a, const struct ml_jwk *k, struct ml_str input,
+                        struct ml_str signature)
+{
+    uint8_t digest[ML_DIGEST_MAX];
+    size_t n = ml_digest_named(ml_str_z(a->digest), input, digest);
+    EVP_PKEY_CTX *c = n ? EVP_PKEY_CTX_dup(k->begun[a - ml_jwa_table]) : NULL;
+    int e = ML_E_NOMEM;
+    if (c)
+        e = outcome(a, EVP_PKEY_verify(c, (const uint8_t *)signature.p, signature.n, digest, n));
+    EVP_PKEY_CTX_free(c);
+    return e;
+}
+
+/* EdDSA has no digest of its own to begin with. */
+static int check_text(const struct ml_jwa *a, const struct ml_jwk *k, struct ml_str input,
+                      struct ml_str signature)
+{
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    int e = ML_E_NOMEM;
+    if (c && EVP_DigestVerifyInit_ex(c, NULL, NULL, NULL, NULL, k->key, NULL) == 1)
+        e = outcome(a, EVP_DigestVerify(c, (const uint8_t *)signature.p, signature.n,
+                                        (const uint8_t *)input.p, input.n));
+    EVP_MD_CTX_free(c);
+    return e;
+}
+
+/* As outcome. */
+static int check(const struct ml_jwa *a, const struct ml_jwk *k, struct ml_str input,
                  struct ml_str signature)
 {
     uint8_t der[160];
-    if (signature.n != signature_size(a, key))
+    if (signature.n != signature_size(a, k->key))
         return ML_E_INVALID;
-    const uint8_t *sig = (const uint8_t *)signature.p;
-    size_t n = signature.n;
-    if (a->half) {
-        n = der_of(signature, der, sizeof der);
-        sig = der;
-    }
-    EVP_MD_CTX *c = n ? EVP_MD_CTX_new() : NULL;
-    int e = ML_E_NOMEM;
-    if (c && prepare(c, a, key)) {
-        int r = EVP_DigestVerify(c, sig, n, (const uint8_t *)input.p, input.n);
-        e = r == 1 ? 0 : is_wrong(a) ? ML_E_INVALID : ML_E_NOMEM;
-    }
-    EVP_MD_CTX_free(c);
-    return e;
+    if (a->half)
+        signature = ml_str((const char *)der, der_of(signature, der, sizeof der));
+    if (!signature.n)
+        return ML_E_NOMEM;
+    return a->digest ? check_digest(a, k, input, signature) : check_text(a, k, input, signature);
 }
 
 /* Tries the keys that kid and algorithm select. */
@@ -238,7 +251,7 @@ static int try_keys(const struct ml_jws *jws, const struct ml_jwks *set, struct 
         if (!(k->algorithms & jws->algorithm))
             continue;
         tried++;
-        int e = check(a, k->key, jws->parts.input, signature);
+        int e = check(a, k, jws->parts.input, signature);
         if (e == 0)
             return 0;
         if (e != ML_E_INVALID)

@@ -1,8 +1,10 @@
-/* JWS: signing with a private key from a PEM, for private_key_jwt (RFC 7523). No state; any thread.
- * The key is parsed for each signature: once per token request is not often. */
+/* JWS: signing with a private key from a PEM, for private_key_jwt (RFC 7523). Any thread. State:
+ * each thread keeps the last few keys that it read, since reading one costs more than signing does;
+ * a key's destructor drops them, also for threads that are not ours. */
 #include "crypto/jws.h"
 
 #include "codec/text.h"
+#include "crypto/digest.h"
 #include "crypto/jose.h"
 
 #include <openssl/bio.h>
@@ -10,9 +12,49 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
+#include <pthread.h>
 #include <stdlib.h>
 
-enum { SIGNATURE_MAX = 1024, PEM_MAX = 64 << 10 }; /* bytes */
+enum { SIGNATURE_MAX = 1024, PEM_MAX = 64 << 10 /* bytes */, KEPT = 4 };
+
+struct kept_keys {
+    unsigned next; /* the place of the next one */
+    struct {
+        struct ml_digest pem;
+        EVP_PKEY *key; /* NULL: free */
+    } list[KEPT];
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t key_of_kept;
+static bool ready;
+static _Thread_local struct kept_keys *kept;
+
+static void free_kept(void *p)
+{
+    struct kept_keys *k = p;
+    for (size_t i = 0; i < KEPT; i++)
+        EVP_PKEY_free(k->list[i].key);
+    free(k);
+    kept = NULL;
+}
+
+static void init(void)
+{
+    ready = pthread_key_create(&key_of_kept, free_kept) == 0;
+}
+
+/* This thread's, or NULL: keys can do without being kept. */
+static struct kept_keys *get_kept(void)
+{
+    pthread_once(&once, init);
+    if (kept || !ready)
+        return kept;
+    kept = calloc(1, sizeof *kept);
+    if (kept && pthread_setspecific(key_of_kept, kept) != 0)
+        free_kept(kept);
+    return kept;
+}
 
 /* Instead of OpenSSL's, which asks on the terminal. */
 static int no_passphrase(char *buf, int size, int writing, void *arg)
@@ -26,6 +68,25 @@ static EVP_PKEY *read_key(struct ml_str pem)
     EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
     BIO_free(bio);
     return key;
+}
+
+/* A reference of the caller's own, or NULL. */
+static EVP_PKEY *find_kept(const struct kept_keys *k, const struct ml_digest *pem)
+{
+    for (size_t i = 0; i < KEPT; i++)
+        if (k->list[i].key && memcmp(&k->list[i].pem, pem, sizeof *pem) == 0)
+            return EVP_PKEY_up_ref(k->list[i].key) == 1 ? k->list[i].key : NULL;
+    return NULL;
+}
+
+static void keep(struct kept_keys *k, const struct ml_digest *pem, EVP_PKEY *key)
+{
+    if (EVP_PKEY_up_ref(key) != 1)
+        return;
+    EVP_PKEY_free(k->list[k->next].key);
+    k->list[k->next].key = key;
+    k->list[k->next].pem = *pem;
+    k->next = (k->next + 1) % KEPT;
 }
 
 /* The row of the table for key: the one that is asked for or, as RS256 is before the others, the
@@ -129,14 +190,19 @@ static int sign_with(EVP_PKEY *key, const struct ml_jws_sign *what, struct ml_bu
     return 0;
 }
 
+/* Only a key that has signed is kept: short of memory, OpenSSL 3.0 may read half of one. */
 int ml_jws_sign(const struct ml_jws_sign *what, struct ml_buf *out, struct ml_err *err)
 {
     size_t start = out->n;
+    struct ml_digest pem;
     ERR_clear_error();
-    EVP_PKEY *key = read_key(what->pem);
+    struct kept_keys *k = ml_sha256(what->pem, &pem) ? get_kept() : NULL;
+    EVP_PKEY *found = k ? find_kept(k, &pem) : NULL, *key = found ? found : read_key(what->pem);
     int e = key ? sign_with(key, what, out, err)
                 : ml_fail(err, ML_E_INVALID,
                           "the signing key is no private key in PEM form without a passphrase");
+    if (e == 0 && k && !found)
+        keep(k, &pem, key);
     EVP_PKEY_free(key);
     ERR_clear_error(); /* what it says of ours is nobody else's error */
     if (e != 0)

@@ -309,11 +309,39 @@ static void signing_keys(void **state)
     ml_buf_done(&token);
 }
 
+/* Each of more keys than a thread keeps signs for itself, whatever was signed before it. */
+static void keys_in_turns(void **state)
+{
+    static const char *const pems[] = {RSA_PEM,  P256_PEM,    P384_PEM,
+                                       P521_PEM, ED25519_PEM, ED448_PEM};
+    struct ml_jwks *set =
+        SET(NAMED("0", RSA_JWK) "," NAMED("1", P256_JWK) "," NAMED("2", P384_JWK) "," NAMED(
+            "3", P521_JWK) "," NAMED("4", ED25519_JWK) "," NAMED("5", ED448_JWK));
+    struct ml_buf token;
+    struct ml_err err;
+    ml_buf_init(&token, ML_JWS_MAX);
+    for (size_t i = 0; i < 36; i++) {
+        size_t key = i % 2 ? i % 6 : i / 6;
+        char kid[] = {(char)('0' + key), 0};
+        sign_for(&token, pems[key], kid);
+        assert_int_equal(outcome(token.p, set, ALL, &err), 0);
+    }
+    ml_buf_done(&token);
+    ml_jwks_unref(set);
+}
+
+/* Good and forged ones in turns: what a thread is told must not be another one's result. */
 static void *verify_often(void *arg)
 {
     struct ml_err err;
+    char forged[2][sizeof A2_JWS + sizeof A3_JWS] = {A2_JWS, A3_JWS};
+    for (size_t i = 0; i < 2; i++) {
+        char *payload = strchr(forged[i], '.') + 2;
+        *payload = *payload == 'A' ? 'B' : 'A';
+    }
     for (int i = 0; i < 300; i++)
-        if (outcome(A3_JWS, arg, ALL, &err) != 0 || outcome(A2_JWS, arg, ALL, &err) != 0)
+        if (outcome(A3_JWS, arg, ALL, &err) != 0 || outcome(A2_JWS, arg, ALL, &err) != 0 ||
+            outcome(forged[i % 2], arg, ALL, &err) != ML_E_NOTFOUND)
             return NULL;
     ml_jwks_unref(arg);
     return &verify_often;
@@ -365,7 +393,8 @@ int main(void)
         cmocka_unit_test(bound_keys),     cmocka_unit_test(ecdsa_edges),
         cmocka_unit_test(short_halves),   cmocka_unit_test(pss_salts),
         cmocka_unit_test(no_bit_changes), cmocka_unit_test(signing_keys),
-        cmocka_unit_test(threads),        cmocka_unit_test(cost),
+        cmocka_unit_test(threads),        cmocka_unit_test(keys_in_turns),
+        cmocka_unit_test(cost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -92,11 +93,15 @@ static void verify_eddsa(void)
     verify("{\"keys\":[{" RFC8037_KEY "}]}", RFC8037_JWS, GOOD_EDDSA);
 }
 
+/* A text in front of the PEM, which nobody reads, makes it one that was not kept. */
 static void sign_with(const char *pem)
 {
+    static unsigned turn;
+    char text[4096];
     struct ml_buf out;
     struct ml_err err;
-    struct ml_jws_sign what = {.pem = ml_str_z(pem), .payload = ML_STR("{}")};
+    snprintf(text, sizeof text, "%u\n%s", turn++, pem);
+    struct ml_jws_sign what = {.pem = ml_str_z(text), .payload = ML_STR("{}")};
     ml_buf_init(&out, ML_JWS_MAX);
     int e = ml_jws_sign(&what, &out, &err);
     assert_true(e == 0 ? out.n > 0 : out.n == 0);
@@ -108,6 +113,17 @@ static void sign(void)
     sign_with(RSA_PEM);
     sign_with(P256_PEM);
     sign_with(ED25519_PEM);
+}
+
+static void sign_again(void)
+{
+    struct ml_buf out;
+    struct ml_err err;
+    struct ml_jws_sign what = {.pem = ML_STR(P256_PEM), .payload = ML_STR("{}")};
+    ml_buf_init(&out, ML_JWS_MAX);
+    int e = ml_jws_sign(&what, &out, &err);
+    assert_true(e == 0 ? out.n > 0 : out.n == 0);
+    ml_buf_done(&out);
 }
 
 static void seal(void)
@@ -155,6 +171,7 @@ static void every_allocation(void **state)
     sweep(verify_es512, 50);
     sweep(verify_eddsa, 20);
     sweep(sign, 100);
+    sweep(sign_again, 5);
 }
 
 int main(void)
