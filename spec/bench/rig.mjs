@@ -1,5 +1,5 @@
 // What every benchmark needs: servers pinned to one CPU, load from the other, CPU time and memory from /proc.
-import { execFileSync, spawn } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import fs from "node:fs";
 import http from "node:http";
 import os from "node:os";
@@ -27,15 +27,22 @@ export function start(cpu, command, args, env = {}) {
   return child;
 }
 
+// What a program says that ends by itself.
+export function run(command, args) {
+  return new Promise((resolve, reject) => {
+    execFile(command, args, { cwd: root }, (error, out, err) => (error ? reject(new Error(err || error.message)) : resolve(out)));
+  });
+}
+
 export async function stop(child) {
   const gone = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
   await Promise.race([gone, sleep(5000)]);
 }
 
-export function get(port, target = "/", headers = {}) {
+export function get(port, target = "/", headers = {}, agent = false) {
   return new Promise((resolve, reject) => {
-    const request = http.get({ port, host: "127.0.0.1", path: target, headers, agent: false }, (res) => {
+    const request = http.get({ port, host: "127.0.0.1", path: target, headers, agent }, (res) => {
       let body = "";
       res.on("data", (chunk) => (body += chunk));
       res.on("end", () => resolve({ status: res.statusCode, headers: res.headers, body }));
@@ -150,7 +157,7 @@ export function moonlatch({ port, status, issuer, workers = 1, cpus = 0, policy,
   if (policy) args.push("--policy", policy);
   return start(cpus, path.join(root, "build/release/moonlatch"), args, {
     OIDC_PROVIDER: issuer, CLIENT_ID: "bench", CLIENT_SECRET: "bench", ACCESS_TOKEN_AUTHN: "opaque",
-    KUBERNETES_AUTHN_ENABLED: "false", CACHE_ENABLED: "true", SERVER_PORT: String(port), READINESS_PROBE_PORT: String(status), WEB_SERVER_PORT: "0",
+    KUBERNETES_AUTHN_ENABLED: "false", CACHE_ENABLED: "true", SESSION_STORE_PATH: path.join(tmp, "sessions.db"), SERVER_PORT: String(port), READINESS_PROBE_PORT: String(status), WEB_SERVER_PORT: "0",
     ADMIN_ADDR: `unix:${tmp}/admin-${port}.sock`, MOONLATCH_WORKERS: String(workers), LOG_LEVEL: "ERROR", ...env,
   });
 }

@@ -2,6 +2,7 @@
 import fs from "node:fs";
 import http from "node:http";
 import path from "node:path";
+import { logins, session, sessions } from "./logins.mjs";
 import { admin, cost, fixed, get, median, moonlatch, nginxLua, provider, root, rss, script, sleep, stop, tmp, until, wrk } from "./rig.mjs";
 
 const ports = { provider: 18100, fixed: 18101, lua: 18102, check: 18110, status: 18111 };
@@ -182,8 +183,11 @@ async function flat() {
   await stop(child);
 }
 
-const all = { cached, memory, start: startTime, storm, reload, flat };
-const wanted = process.argv.slice(2).length ? process.argv.slice(2) : ["cached", "memory", "start", "storm", "reload"];
+const ofSessions = (bench) => () => bench({ row, rounds, seconds });
+const all = {
+  cached, memory, start: startTime, storm, reload, flat, session: ofSessions(session), logins: ofSessions(logins), sessions: ofSessions(sessions),
+};
+const wanted = process.argv.slice(2).length ? process.argv.slice(2) : Object.keys(all).filter((name) => name !== "flat");
 if (!fs.existsSync(path.join(root, "build/release/moonlatch"))) throw new Error("build/release/moonlatch is missing");
 const upstream = provider(ports.provider);
 await until(ports.provider, "/userinfo");
