@@ -9,6 +9,7 @@ jwks.__index = jwks
 local KEEP, KEEP_MIN, KEEP_MAX = 900, 300, 86400 -- seconds between readings: without max-age; its limits
 local RETRY_MAX = 30
 local UNDISCOVERED = 0.2 -- seconds between two looks for the keys' address
+local LOOK = 1       -- seconds that a look at the keys may take
 local PAUSE = 10     -- seconds between two readings that tokens ask for
 local KEYS_MAX = 64
 
@@ -104,10 +105,12 @@ function jwks:refresh()
   local last = host.read(self.asked)
   if last and math.abs(host.now() - last.at) < PAUSE then
     host.settle(ticket, "fail", "the keys were read just now")
-    return false
+    return last.done ~= nil and host.now() - last.done < LOOK -- perhaps while the caller looked
   end
-  host.post(self.asked, { at = host.now() })
+  local at = host.now()
+  host.post(self.asked, { at = at })
   local done = read(self) ~= nil
+  host.post(self.asked, { at = at, done = done and host.now() or nil })
   host.settle(ticket, done and "accept" or "fail", done and {} or "the keys could not be read", 0)
   return done
 end

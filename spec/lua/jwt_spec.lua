@@ -340,6 +340,15 @@ describe("the keys", function()
     assert.equal(3, idp:times("jwks"))
   end)
 
+  it("are looked at again by those who looked while they were read", function()
+    local p = play()
+    local corp_keys = p.loaded.by_name.corp.keys
+    assert.is_true(corp_keys:refresh())
+    assert.is_true(corp_keys:refresh())
+    p:advance(1)
+    assert.is_false(corp_keys:refresh())
+  end)
+
   it("that are withdrawn stop verifying", function()
     local p, idp = play()
     local old, older = idp:jwt({ email = "a" }, api()), idp:jwt({ email = "b" }, api())

@@ -12,7 +12,7 @@ return function(host, options, context)
   local run = verified.runner(host, {
     header = options.header or "Authorization", cache = options.cache or 0, leeway = leeway,
     scope = "id_token " .. host.sha256(host.json_encode {
-      provider.keys.board, client_id, host.json_list(provider.algorithms), leeway, options.cache or 0,
+      provider.keys.board, client_id, host.json_list(provider.algorithms), leeway.past, leeway.future, options.cache or 0,
     }),
     foreign = function(claims)
       if claims.iss ~= provider.issuer then return "the token is from another issuer" end

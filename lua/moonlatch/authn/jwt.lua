@@ -36,9 +36,9 @@ return function(host, options, context)
   local wanted = { audience = audience, algorithms = options.algorithms, leeway = leeway }
   local run = verified.runner(host, {
     header = options.header or "Authorization", cache = options.cache or 0, leeway = leeway, lacks = scope and lacks(scope),
-    scope = "jwt " .. host.sha256(host.json_encode {
+    scope = "jwt " .. host.sha256(host.json_encode { -- lists only: workers differ in the order of names, and share the cache
       provider.keys.board, host.json_list(audience), host.json_list(options.algorithms or provider.algorithms),
-      host.json_list(scope or {}), leeway, options.cache or 0,
+      host.json_list(scope or {}), leeway.past, leeway.future, options.cache or 0,
     }),
     foreign = function(claims)
       if claims.iss ~= provider.issuer then return "the token is from another issuer" end
