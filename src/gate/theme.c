@@ -98,7 +98,7 @@ static int add_entry(struct ml_theme *t, int dir, const char *entry, const char 
         return add_file(t, dir, entry, name, err);
     if (!S_ISDIR(st.st_mode) || depth == DEPTH_MAX)
         return 0;
-    strcat(name, "/"); /* there is room: see above */
+    snprintf(name + strlen(name), 2, "/"); /* there is room: see above */
     return walk(t, openat(dir, entry, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), name,
                 depth + 1, err);
 }

@@ -145,8 +145,10 @@ static struct ml_entry *store(lua_State *L, struct ml_vm *vm, const struct ml_ti
 {
     int64_t now = ml_wall_ms(), expires = ml_cache_expiry(now, ttl_ms, exp_ms);
     struct ml_entry *e = ml_entry_new(kind, bytes, expires);
-    if (!e)
+    if (!e) {
         luaL_error(L, "not enough memory");
+        return NULL; /* for the analyser: not reached */
+    }
     ml_entry_unref(vm->held);
     vm->held = e;
     e->tag = t->tag;

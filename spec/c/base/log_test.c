@@ -87,10 +87,8 @@ static void a_blocked_pipe_blocks_nobody(void **state)
     from = ml_mono_ms();
     ml_log_stop(); /* blocked as well: bounded by some seconds */
     assert_true(ml_mono_ms() - from < 4000);
-    close(ends[1]);
-    size_t n = drain();
-    close(ends[0]);
-    assert_true(n >= 4096);
+    /* The writer was left behind in its write: its end stays open. */
+    assert_true(read(ends[0], text, sizeof text - 1) >= 4096);
     assert_memory_equal(text, "{\"time\":", 8);
 }
 
