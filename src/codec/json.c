@@ -1,19 +1,58 @@
 /* JSON by jansson. What jansson does not bound is bounded before it sees the text: length, depth
  * (its parser recurses) and the number of values (each costs hundreds of bytes). State: jansson's
- * hash seed, set once. Any thread. */
+ * hash seed and allocator, set once. Any thread. */
 #include "codec/json.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <pthread.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static pthread_once_t seeded = PTHREAD_ONCE_INIT;
+/* jansson's memory. When an allocation fails in the middle of a text, jansson loses a byte of it
+ * and goes on, or ends the program; so a failure leaves the parser at once instead. */
+struct block {
+    struct block *next, **at;
+};
+
+struct parser {
+    struct block *blocks; /* all that jansson has */
+    jmp_buf failed;
+};
+
+static _Thread_local struct parser *running;
+
+static void *allocate(size_t n)
+{
+    struct parser *p = running;
+    struct block *b = malloc(sizeof *b + n); /* n: within the bounds of a text, see parse */
+    if (!b)
+        longjmp(p->failed, 1);
+    *b = (struct block){p->blocks, &p->blocks};
+    if (b->next)
+        b->next->at = &b->next;
+    p->blocks = b;
+    return b + 1;
+}
+
+static void release(void *memory)
+{
+    struct block *b = memory;
+    if (!b--)
+        return;
+    *b->at = b->next;
+    if (b->next)
+        b->next->at = b->at;
+    free(b);
+}
+
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
 
 /* Else the first object of two threads at once would do it. 0: from the system's randomness. */
-static void seed(void)
+static void prepare(void)
 {
+    json_set_alloc_funcs(allocate, release);
     json_object_seed(0);
 }
 
@@ -67,19 +106,38 @@ static const char *reason(const json_error_t *e)
     }
 }
 
-static int parse(struct ml_str text, json_t **ret, struct ml_err *err)
+/* As json_loadb; *nomem: there was no memory. */
+static json_t *load(struct parser *p, struct ml_str text, json_error_t *e, bool *nomem)
+{
+    json_t *root = NULL;
+    running = p;
+    *nomem = setjmp(p->failed) != 0;
+    if (!*nomem)
+        root =
+            json_loadb(text.n ? text.p : "", text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
+    for (struct block *b = *nomem ? p->blocks : NULL, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+    running = NULL;
+    return root;
+}
+
+/* *ret is p's: until it is released, p stays where it is. */
+static int parse(struct parser *p, struct ml_str text, json_t **ret, struct ml_err *err)
 {
     json_error_t e;
+    bool nomem;
     if (text.n > ML_JSON_BYTES)
         return ml_fail(err, ML_E_TOOBIG, "JSON longer than %d bytes", ML_JSON_BYTES);
     int r = check_bounds(text, err);
     if (r < 0)
         return r;
-    pthread_once(&seeded, seed);
-    *ret = json_loadb(text.n ? text.p : "", text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &e);
+    pthread_once(&prepared, prepare);
+    *ret = load(p, text, &e, &nomem);
     if (*ret)
         return 0;
-    if (json_error_code(&e) == json_error_out_of_memory)
+    if (nomem)
         return ml_fail(err, ML_E_NOMEM, "no memory for this JSON");
     return ml_fail(err, ML_E_INVALID, "JSON has %s at line %d, column %d", reason(&e), e.line,
                    e.column);
@@ -131,8 +189,9 @@ static bool walk(json_t *v, const struct ml_json_events *ev, void *ctx)
 int ml_json_walk(struct ml_str text, const struct ml_json_events *events, void *ctx,
                  struct ml_err *err)
 {
+    struct parser p = {.blocks = NULL};
     json_t *root = NULL;
-    int r = parse(text, &root, err);
+    int r = parse(&p, text, &root, err);
     if (r < 0)
         return r;
     if (!walk(root, events, ctx))

@@ -178,8 +178,13 @@ static size_t signature_size(const struct ml_jwa *a, const EVP_PKEY *key)
 static bool is_wrong(const struct ml_jwa *a)
 {
     bool short_of_memory = false, rsa = false;
+#ifdef EVP_R_PROVIDER_SIGNATURE_FAILURE
+    /* OpenSSL 3.4 and later say something of each wrong signature, and of some failed allocations
+     * nothing. */
+    short_of_memory = ERR_peek_error() == 0;
+#endif
     for (unsigned long e; (e = ERR_get_error());) {
-#ifdef EVP_R_PROVIDER_SIGNATURE_FAILURE /* OpenSSL 3.4 and later say so where 3.0 is silent */
+#ifdef EVP_R_PROVIDER_SIGNATURE_FAILURE /* this where 3.0 is silent */
         if (ERR_GET_LIB(e) == ERR_LIB_EVP && ERR_GET_REASON(e) == EVP_R_PROVIDER_SIGNATURE_FAILURE)
             continue;
 #endif

@@ -72,31 +72,45 @@ void free(void *p)
 static bool scalar(void *ctx, enum ml_json_kind kind, struct ml_str text, long long integer,
                    double real)
 {
+    ml_buf_printf(ctx, "%d%.*s%lld/%g,", kind, ML_FMT(text), integer, real);
     return true;
 }
 
 static bool begin(void *ctx, enum ml_json_kind kind, size_t size)
 {
+    ml_buf_printf(ctx, "(%d %zu,", kind, size);
     return true;
 }
 
 static bool key(void *ctx, struct ml_str name)
 {
+    ml_buf_printf(ctx, "%.*s=", ML_FMT(name));
     return true;
 }
 
 static bool end(void *ctx, enum ml_json_kind kind)
 {
+    ml_buf_add(ctx, ")", 1);
     return true;
 }
 
 static int json(struct ml_err *err)
 {
     static const struct ml_json_events events = {scalar, begin, key, end};
-    return ml_json_walk(
+    static char memory[1024], whole[1024]; /* whole: what the first, undisturbed walk saw */
+    struct ml_buf seen = {.p = memory, .cap = sizeof memory, .max = sizeof memory};
+    int r = ml_json_walk(
         ML_STR("{\"a\":[1,2.5,\"text\",null,{\"b\":{}}],\"c\":\"a longer text, for the "
-               "scanner's buffer\",\"d\":9,\"e\":9,\"f\":9,\"g\":9,\"h\":9,\"i\":9}"),
-        &events, NULL, err);
+               "scanner's buffer, that grows more than once, and then a little more\","
+               "\"d\":9,\"e\":9,\"f\":9,\"g\":9,\"h\":12345678901234567,\"i\":9}"),
+        &events, &seen, err);
+    if (r == 0 && !*whole)
+        memcpy(whole, seen.p, seen.n);
+    if (r == 0)
+        assert_true(ml_str_eq(ml_buf_str(&seen), ml_str_z(whole)));
+    else if (r != ML_E_NOMEM)
+        fail_msg("%d %s", r, err->text);
+    return r;
 }
 
 static int yaml(struct ml_err *err)

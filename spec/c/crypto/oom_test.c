@@ -169,7 +169,7 @@ static void every_allocation(void **state)
     sweep(verify_rs256, 50);
     sweep(verify_ps384, 50);
     sweep(verify_es512, 50);
-    sweep(verify_eddsa, 20);
+    sweep(verify_eddsa, 10);
     sweep(sign, 100);
     sweep(sign_again, 5);
 }
