@@ -157,6 +157,7 @@ local function welcome(site, req, url, cookies)
 end
 
 local function complete(site, req, flow, state, open, secret, code)
+  tabs.set_tries(site.host, open, nil)
   local tab_cookie = tabs.cookie(site.host, open, tabs.attributes(flow.session, req))
   local id, fault, why = session_of(site, flow, state.h, code, secret)
   if not id then return fail(site, req, fault, why, state.u, fault ~= "unavailable" and { ["Set-Cookie"] = tab_cookie } or nil) end
@@ -175,8 +176,8 @@ local function stranger(site, req, flow, state, open)
   local found = id and flow.session:read(id)
   if found == "hit" then return go_on(site, req, state.u) end
   if found == "failed" then return fail(site, req, "unavailable", "the session store does not answer", state.u) end
-  local tries = math.tointeger(state.n) or TRIES
-  if tries + 1 >= TRIES or not open.known then return fail(site, req, "stranger", "this browser did not begin the login", state.u) end
+  local tries, keeps = math.tointeger(state.n) or TRIES, open.known or id and flow.session:replaced(id)
+  if tries + 1 >= TRIES or not keeps then return fail(site, req, "stranger", "this browser did not begin the login", state.u) end
   tabs.set_tries(site.host, open, tries + 1)
   site.host.step(req, "callback", "reject", "this browser did not begin the login; it tries again")
   local fault = FAULTS.stranger

@@ -1,4 +1,5 @@
 --- The structured parts of a policy: providers, authenticators, identity, headers, routes; and what they mean together.
+local cookie = require("moonlatch.cookie")
 local suggest = require("moonlatch.suggest")
 local template = require("moonlatch.template")
 local types = require("moonlatch.types")
@@ -290,6 +291,9 @@ local function check_session(check, at, provider, options)
   if not provider.client_id then check:error("missing-option", at, where .. " needs 'client_id'") end
   if options.domain and (options.cookie or ""):lower():find("^__host%-") then
     check:wrong_value(at:child("domain"), "cannot be with a cookie named __Host-: browsers refuse it") -- S-265
+  end
+  if cookie.demands_secure(options.cookie or "") and (provider.redirect_url or ""):lower():find("^http:") then
+    check:wrong_value(at:child("cookie"), ("'%s' needs https, and redirect_url is without it: browsers refuse it"):format(options.cookie))
   end
   if provider.response_mode == "form_post" and not (provider.redirect_url or ""):lower():find("^https://") then
     check:error("wrong-value", at, where .. " has response_mode form_post: it needs a redirect_url with https",

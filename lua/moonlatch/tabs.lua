@@ -12,7 +12,7 @@ local NAME = "oidc_state_csrf" -- the ancestor's
 local LIFE = 1200              -- seconds that a login may take
 local MAX = 5                  -- tabs; the oldest is dropped
 local SECRET = 16              -- bytes
-local RETRY_LIFE = 60          -- seconds in which a login begun counts as a further try of one that failed
+local RETRY_LIFE = 10          -- seconds in which a login begun counts as a further try of one that failed
 
 tabs.NAME, tabs.LIFE = NAME, LIFE
 
@@ -50,8 +50,8 @@ function tabs.take_tries(host, self)
   return at ~= nil and host.now() - at < RETRY_LIFE and host.now() >= at and tries or 0
 end
 
---- The next login is one that was tried so often before.
-function tabs.set_tries(host, self, tries) self.retry, self.tries = math.floor(host.now()), tries end
+--- The next login is one that was tried so often before; nil: it is a first one.
+function tabs.set_tries(host, self, tries) self.retry, self.tries = tries and math.floor(host.now()), tries end
 
 --- Takes the tab of that hash out. Its secret, or nil.
 function tabs.take(host, self, hash)

@@ -103,6 +103,8 @@ describe("the checker", function()
     { "attributes in a domain", policy_with_session 'client_id = "g", session = { domain = "a.example.com; Secure" }', "authn.session.domain is no domain" },
     { "__Host- with a domain (S-265)", policy_with_session 'client_id = "g", session = { domain = "example.com", cookie = "__Host-s" }',
       "authn.session.domain cannot be with a cookie named __Host-" },
+    { "__Host- over http", policy_with_session 'client_id = "g", session = { cookie = "__Host-s" }, redirect_url = "http://a/authservice/oidc/callback"',
+      "authn.session.cookie '__Host-s' needs https" },
     { "hosts without a domain", policy_with_session 'client_id = "g", login = { hosts = { "*.example.com" } }', "policy.login.hosts: authn.session needs 'domain'" },
     { "strict as text", policy_with_session 'client_id = "g", session = { strict = "often" }', 'authn.session.strict must be a duration such as "500ms", "30s", "5m", "1h", or true or false, not "often"' },
     { "strict as a number", policy_with_session 'client_id = "g", session = { strict = 5 }', "or true or false, not 5" },

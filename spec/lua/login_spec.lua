@@ -177,6 +177,28 @@ describe("login", function()
     assert.truthy(d.body:find('href="/one"', 1, true))
   end)
 
+  it("tries again when another tab's login has just replaced the session and used up the cookie", function()
+    local first = corp:login { email = "a" }
+    local replacing = corp:start { path = "/" }
+    replacing.cookies.authservice_session = first
+    corp:finish(replacing, corp:authorize(replacing, { email = "a" }))
+    local started = corp:start { path = "/one" }
+    started.cookies = { authservice_session = first }
+    local d = corp:finish(started, corp:authorize(started, { email = "a" }))
+    assert.equal(400, d.status)
+    assert.truthy(d.body:find("refresh", 1, true))
+  end)
+
+  it("forgets failed tries when a tab has come to its end", function()
+    local one, two = corp:start { path = "/one" }, corp:start { path = "/two" }
+    one.cookies = two.cookies
+    corp:finish(one, corp:authorize(one, { email = "a" }))
+    two.cookies = one.cookies
+    local d = corp:finish(two, corp:authorize(two, { email = "a" }))
+    assert.equal(303, d.status)
+    assert.equal("", (idps.cookie(d, "oidc_state_csrf")))
+  end)
+
   it("does not go round with a browser that keeps no cookies", function()
     local started = corp:start { path = "/one" }
     started.cookies = {}
