@@ -7,7 +7,9 @@ import { after, before, describe, it } from "node:test";
 import { until } from "../support/client.mjs";
 import { findChromium, startChromium } from "../support/chromium.mjs";
 import { problemsOf, problemsOfKeys } from "../support/readable.mjs";
+import { ROOT } from "../support/processes.mjs";
 import { startStack } from "../support/stack.mjs";
+import { startSecured } from "../support/tls.mjs";
 
 const SESSION = "authservice_session";
 const STATE = "oidc_state_csrf";
@@ -144,6 +146,31 @@ describe("a login in Chromium", { skip }, () => {
         assert.deepEqual(answers, [401, 401, 401]);
         assert.equal(await cookieOf(STATE), undefined);
         await page.close();
+    });
+});
+
+// What only a real browser judges: which cookies it keeps, and which it sends along with a request that another site began.
+describe("over https, Chromium keeps and sends the cookies of", { skip }, () => {
+    const clients = join(ROOT, "spec", "e2e", "policies", "clients.lua");
+    for (const [what, { policy, env, name = SESSION, sameSite = "Lax" }] of Object.entries({
+        "a session named __Host-": { env: { SESSION_COOKIE_NAME: "__Host-session" }, name: "__Host-session" },
+        "a session with SameSite Strict": { env: { SESSION_SAME_SITE: "Strict" }, sameSite: "Strict" },
+        "a session with SameSite None": { env: { SESSION_SAME_SITE: "None" }, sameSite: "None" },
+        "a login with form_post": { policy: clients, env: { TEST_RESPONSE_MODE: "form_post" } },
+    })) it(what, async () => {
+        const secured = await startSecured({ policy, env });
+        const page = await freshPage();
+        await page.open(`${secured.origin}/app?a=1`);
+        await logIn(page);
+        await page.at(`${secured.origin}/app?a=1`);
+        assert.equal((await seen(page))["kubeflow-userid"], "alice@example.com");
+        const { value, ...cookie } = await cookieOf(name);
+        secured.stack.secret(value);
+        assert.deepEqual([cookie.secure, cookie.httpOnly, cookie.sameSite, cookie.path], [true, true, sameSite, "/"]);
+        assert.equal(await cookieOf(STATE), undefined);
+        assert.deepEqual(page.complaints, []);
+        await page.close();
+        await secured.stop();
     });
 });
 

@@ -38,7 +38,7 @@ export class Browser {
         const url = new URL(target);
         const cookies = this.cookieHeader(url);
         const answer = await request({
-            host: url.hostname, port: Number(url.port), path: url.pathname + url.search, method, body,
+            host: url.hostname, port: Number(url.port), path: url.pathname + url.search, method, body, tls: url.protocol === "https:",
             headers: { host: url.host, ...(navigate ? NAVIGATION : {}), ...(cookies ? { cookie: cookies } : {}), ...headers },
         });
         for (const [name, value] of answer.lines) if (name === "set-cookie") this.#keep(url, value);

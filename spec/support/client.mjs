@@ -1,5 +1,6 @@
 // Small helpers of the end-to-end tests: requests on fresh connections, raw bytes, waiting, free ports.
 import http from "node:http";
+import https from "node:https";
 import net from "node:net";
 
 // Sanitizer builds are slow: E2E_SLOW=5 makes every wait five times as long.
@@ -22,12 +23,13 @@ export async function until(what, probe, ms = 5000) {
     }
 }
 
-// One request, by default on a connection of its own. socket: a Unix socket's path instead of a port.
+// One request, by default on a connection of its own. socket: a Unix socket's path instead of a port; tls: of any certificate.
 // -> { status, headers (node's form), lines ([[lower-case name, value], ...]), body, ms }
-export function request({ host = "127.0.0.1", port, socket, path = "/", method = "GET", headers = {}, body, agent = false, timeout = 15000 }) {
+export function request({ host = "127.0.0.1", port, socket, path = "/", method = "GET", headers = {}, body, tls = false, agent = false, timeout = 15000 }) {
     return new Promise((done, failed) => {
         const started = performance.now();
-        const call = http.request({ host, port, socketPath: socket, path, method, headers, agent, setHost: !("host" in headers) }, (answer) => {
+        const options = { host, port, socketPath: socket, path, method, headers, agent, setHost: !("host" in headers), rejectUnauthorized: false };
+        const call = (tls ? https : http).request(options, (answer) => {
             const parts = [];
             answer.on("data", (part) => parts.push(part));
             answer.on("error", failed);

@@ -107,15 +107,26 @@ export class Child {
     }
 }
 
+const ROUTE = /^( *)- \{ match: \{ prefix: "\/" \}/m;
+const CLUSTER = /^  - name: app\n.*\n.*\n/m;
+
+// The configuration with a route to Dex, as Kubeflow's VirtualService makes it.
+function withDex(config, port) {
+    const cluster = `  - name: dex\n    type: STATIC\n    load_assignment: { cluster_name: dex, endpoints: [{ lb_endpoints: [{ endpoint: { address: ` +
+        `{ socket_address: { address: 127.0.0.1, port_value: ${port} } } } }] }] }\n`;
+    return config.replace(ROUTE, `$1- { match: { prefix: "/dex/" }, route: { cluster: dex } }\n$&`).replace(CLUSTER, `${cluster}$&`);
+}
+
 // An Envoy from deploy/envoy/NAME.yaml, between the gateway's port (0: a free one) and the given servers.
 // -> { child, port, adminPort }
-export async function startEnvoy(name, { checkPort, webPort, appPort, gatewayPort = 0, dir }) {
+export async function startEnvoy(name, { checkPort, webPort, appPort, dexPort, gatewayPort = 0, dir }) {
     const binary = [process.env.ENVOY, join(ROOT, ".venv", "bin", "envoy")].find((path) => path && existsSync(path));
     if (!binary) throw new Error("no Envoy: run deploy/setup.sh, or set ENVOY to the program");
     const ports = { 10080: gatewayPort, 10081: 0, 8080: checkPort, 8082: webPort, 9000: appPort };
     const example = readFileSync(join(ROOT, "deploy", "envoy", `${name}.yaml`), "utf8");
     const config = join(dir, `${name}.yaml`);
-    writeFileSync(config, example.replace(/port_value: (\d+)/g, (_all, port) => `port_value: ${ports[port]}`));
+    const own = example.replace(/port_value: (\d+)/g, (_all, port) => `port_value: ${ports[port]}`);
+    writeFileSync(config, dexPort ? withDex(own, dexPort) : own);
     const addressFile = join(dir, `${name}.admin`);
     const child = new Child(`envoy ${name}`, binary, [
         "-c", config, "--disable-hot-restart", "--concurrency", "1", "-l", "warning", "--admin-address-path", addressFile,

@@ -8,6 +8,7 @@
 import { createPrivateKey, generateKeyPairSync, randomUUID, sign } from "node:crypto";
 import http from "node:http";
 import Provider from "oidc-provider";
+import { DEX, asDex } from "./dex.mjs";
 
 export const CLIENT = { id: "moonlatch", secret: "client-secret-of-the-tests" };
 
@@ -103,8 +104,8 @@ const KEYS = makeKeys("of-the-tests");
 // What a user is goes into JWT access tokens as it does into UserInfo.
 const formats = { customizers: { jwt: (_ctx, token, parts) => Object.assign(parts.payload, USERS[token.accountId]) } };
 
-// options.client, options.features, options.ttl: over ours; options.keys: the signing keys. Dex is { features: { rpInitiatedLogout: { enabled: false } ... } }.
-function configuration({ client = {}, features = {}, ttl = {}, keys = KEYS }) {
+// options.client, options.features, options.ttl: over ours; options.keys: the signing keys; options.dex: it is played, see dex.mjs.
+function configuration({ client = {}, features = {}, ttl = {}, keys = KEYS, dex = false }) {
     return {
         adapter: Adapter,
         jwks: { keys },
@@ -119,14 +120,16 @@ function configuration({ client = {}, features = {}, ttl = {}, keys = KEYS }) {
         clientBasedCORS: () => false,
         issueRefreshToken: async () => true,
         rotateRefreshToken: true,
-        interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
+        interactions: { url: (_ctx, { uid }) => `${dex ? DEX : ""}/interaction/${uid}` },
         enabledJWA: { idTokenSigningAlgValues: ["RS256", "ES256"] },
         claims: { openid: ["sub"], email: ["email"], groups: ["groups"] },
         scopes: ["openid", "email", "groups"],
         cookies: { keys: ["tests-only"] },
         features: {
             devInteractions: { enabled: false }, revocation: { enabled: true }, backchannelLogout: { enabled: true },
-            pushedAuthorizationRequests: { enabled: false }, ...features,
+            pushedAuthorizationRequests: { enabled: false },
+            ...(dex ? { rpInitiatedLogout: { enabled: false }, revocation: { enabled: false }, backchannelLogout: { enabled: false } } : {}),
+            ...features,
         },
         ttl: { AccessToken: 3600, Grant: 86400, IdToken: 3600, RefreshToken: 86400, Session: 86400, Interaction: 3600, ...ttl },
         findAccount: (_ctx, sub) => Object.hasOwn(USERS, sub)
@@ -215,7 +218,8 @@ export async function startProvider({ port = 0, issuer, ...options } = {}) {
         response.writeHead(404).end("no such test endpoint or user\n");
     }
 
-    server.on("request", (request, response) => {
+    server.on("request", async (request, response) => {
+        if (options.dex) await asDex(request, response);
         const url = new URL(request.url, issuer);
         if (url.pathname.startsWith("/test/")) return testEndpoint(url, response);
         if (url.pathname.startsWith("/interaction/"))

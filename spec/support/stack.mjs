@@ -10,6 +10,7 @@ import { freePort, parseMetrics, raw, request, until } from "./client.mjs";
 import { startEcho } from "./echo.mjs";
 import { startFaultProxy } from "./fault_proxy.mjs";
 import { Child, ROOT, startEnvoy, temporaryDirectory } from "./processes.mjs";
+import { DEX } from "./dex.mjs";
 import { CLIENT, startProvider } from "./provider.mjs";
 import { DEFAULT_AUDIENCE, startTokenReview } from "./tokenreview.mjs";
 
@@ -21,7 +22,8 @@ export const ENVOYS = ["istio-http", "kubeflow"];
 // options: env (overrides; undefined removes a name), policy (a file, default policies/default.lua; copied, so tests may edit
 // stack.policy), envoys (names, default none), kubernetes (default true), wait ("ready", "live" or "none"),
 // fault (a mode of the fault proxy to start with), configMap (the policy lies in a directory as kubelet makes it),
-// descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider),
+// descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider; with dex the Envoys
+// have a route to it),
 // login (browsers are sent to the login; without it everybody gets 401), audience (access tokens are JWTs for it)
 export async function startStack(options = {}) {
     const stack = new Stack(options);
@@ -50,7 +52,7 @@ class Stack {
         // A loopback address of our own: while "refuse" closes the listener nobody else can get its port.
         const host = `127.${1 + process.pid % 254}.${Math.floor(Math.random() * 255)}.${2 + Math.floor(Math.random() * 250)}`;
         this.proxy = await startFaultProxy({ host, target: undefined });
-        this.issuer = `http://${host}:${this.proxy.port}`;
+        this.issuer = `http://${host}:${this.proxy.port}${this.providerOptions.dex ? DEX : ""}`;
         this.provider = await startProvider({ issuer: this.issuer, ...this.providerOptions });
         this.proxy.target = this.provider.port;
         this.echo = await startEcho();
@@ -73,7 +75,7 @@ class Stack {
         for (const name of this.envoyNames)
             this.#envoys[name] = await startEnvoy(name, {
                 checkPort: this.checkPort, webPort: this.webPort, appPort: this.echo.port, gatewayPort: this.gatewayPorts[name],
-                dir: this.dir,
+                dexPort: this.providerOptions.dex && this.provider.port, dir: this.dir,
             });
     }
 
