@@ -1,5 +1,6 @@
 // JWT access tokens of a real provider (resource indicators): verified without asking it, by keys that change.
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { createHmac, createPrivateKey, createPublicKey, randomUUID, sign } from "node:crypto";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
@@ -22,6 +23,15 @@ function craft(stack, claims = {}, header = {}, key = stack.provider.keys[0]) {
     const all = { iss: stack.issuer, aud: AUDIENCE, sub: "alice", email: "alice@example.com", iat: now, exp: now + 600, jti: randomUUID(), ...claims };
     const input = `${encode({ alg: "RS256", kid: key.kid, typ: "at+jwt", ...header })}.${encode(all)}`;
     return stack.secret(`${input}.${sign("sha256", Buffer.from(input), createPrivateKey({ key, format: "jwk" })).toString("base64url")}`);
+}
+
+// Runs `moonlatch jwt` in the server's environment. -> { code, text }
+function explain(stack, token, ...options) {
+    return new Promise((done) => {
+        const child = execFile(process.env.MOONLATCH, ["jwt", ...options, "-"], { env: stack.environment() }, (error, out, err) =>
+            done({ code: error?.code ?? 0, text: out + err }));
+        child.stdin.end(token);
+    });
 }
 
 // Checks many tokens, a few at a time. -> how often each status
@@ -158,6 +168,33 @@ describe("a JWT access token", () => {
         const tokens = Array.from({ length: 1000 }, () => craft(stack, {}, { kid: randomUUID() }));
         assert.deepEqual(await statuses(stack, tokens), { 401: 1000 });
         assert.equal(keyCalls(stack), before + 1);
+    });
+
+    it("is explained by moonlatch jwt, without its signature", async () => {
+        const token = await stack.token("alice");
+        let { code, text } = await explain(stack, `${token}\n`);
+        assert.equal(code, 0, text);
+        assert.match(text, /^header +\{"alg":"RS256",/);
+        assert.match(text, /\nclaims +\{.*"email":"alice@example.com"/);
+        assert.match(text, /\nexp +\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC, in (59|60) min\nkey +RS256-of-the-tests\n/);
+        assert.match(text, /\n {2}jwt:main +accept: alice@example.com\n {2}=> allow \(alice@example.com\)\n$/);
+        assert.ok(!text.includes(token.split(".")[2]));
+        const cases = {
+            [craft(stack, { exp: Math.floor(Date.now() / 1000) - 7300 })]: [1, /2 h ago[^]*reject: expired 2h ago[^]*deny 401/],
+            [craft(stack, {}, {}, makeKeys("of-the-tests")[0])]: [1, /reject: bad signature/],
+            [craft(stack, { aud: "x", exp: "soon" })]: [1, /skip: the token is for another audience/],
+            [craft(stack, { sub: "\u009b31m\u007f" }).replace(/[^.]+$/, "")]: [1, /empty part/],
+            "no-jwt": [1, /has not three parts/], "a.b.c.d.e": [1, /JWE/], "a.b.c": [1, /no base64url/], "": [2, /holds no token/],
+        };
+        for (const [one, [wanted, pattern]] of Object.entries(cases)) {
+            ({ code, text } = await explain(stack, one));
+            assert.match(text, pattern);
+            assert.equal(code, wanted, text);
+        }
+        ({ code, text } = await explain(stack, craft(stack, { sub: "\u009b31m\u007f" }), "--policy", stack.policy));
+        assert.doesNotMatch(text, /[\u0080-\u009f\u007f]/);
+        ({ code, text } = await explain(stack, token, "--policy", "/no/such/file.lua"));
+        assert.equal(code, 2, text);
     });
 
     it("that is an ID token is taken as such, for our client", async () => {

@@ -10,6 +10,7 @@ int ml_app_serve(int argc, char **argv);
 int ml_app_check(int argc, char **argv);
 int ml_app_settings(int argc, char **argv);
 int ml_app_revoke(int argc, char **argv);
+int ml_app_jwt(int argc, char **argv);
 
 /* Directory that holds moonlatch/init.lua, and the policy served by default: installed beside the
  * binary (BIN/../share/moonlatch) or in the source tree above it. NULL when neither is there.
@@ -26,6 +27,10 @@ void ml_app_trim(void);
  * answer; 0 when nobody answered, with a line that says so. */
 int ml_app_admin_call(const struct ml_settings *settings, const char *method, const char *target,
                       struct ml_str body, struct ml_buf *answer);
+
+/* The trimmed content of a file (-: standard input) of at most 16 KiB, for whoever wipes it; false
+ * when it cannot be read or is empty. */
+bool ml_app_read_token(const char *path, struct ml_buf *out);
 
 /* Reads the environment; warnings and errors go to stderr. NULL: refused. */
 struct ml_settings *ml_app_read_settings(void);

@@ -15,6 +15,8 @@ static const char usage[] =
     "  moonlatch check FILE...           check policies: exit 0, or 2 with the errors\n"
     "  moonlatch settings                print the effective settings, secrets hidden\n"
     "  moonlatch revoke WHO              end sessions and forget tokens of somebody, everywhere\n"
+    "  moonlatch jwt [--policy FILE] TOKEN-FILE|-   explain a JWT: what it says, what the policy "
+    "says to it\n"
     "  moonlatch --version | --help\n"
     "\n"
     "Examples:\n"
@@ -124,6 +126,8 @@ int main(int argc, char **argv)
         return ml_app_settings(argc - 1, argv + 1);
     if (strcmp(command, "revoke") == 0)
         return ml_app_revoke(argc - 1, argv + 1);
+    if (strcmp(command, "jwt") == 0)
+        return ml_app_jwt(argc - 1, argv + 1);
     if (strcmp(command, "--version") == 0) {
         puts("moonlatch " ML_VERSION);
         return 0;

@@ -23,8 +23,7 @@ static const char usage[] =
 
 enum { TOKEN_MAX = 16 * 1024 };
 
-/* The trimmed content of a file; false when it cannot be read or is empty. */
-static bool read_token(const char *path, struct ml_buf *out)
+bool ml_app_read_token(const char *path, struct ml_buf *out)
 {
     int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     char part[4096];
@@ -37,6 +36,8 @@ static bool read_token(const char *path, struct ml_buf *out)
     if (fd != STDIN_FILENO)
         close(fd);
     struct ml_str text = ml_str_trim(ml_buf_str(out));
+    while (text.n && (text.p[text.n - 1] == '\n' || text.p[text.n - 1] == '\r'))
+        text.n--;
     if (n < 0 || !text.n || out->n > TOKEN_MAX)
         return false;
     memmove(out->p, text.p, text.n);
@@ -77,7 +78,7 @@ static bool read_arguments(int argc, char **argv, const struct ml_settings *sett
         return false;
     struct ml_buf token;
     ml_buf_init(&token, TOKEN_MAX + 4096);
-    bool ok = strcmp(kind, "token") != 0 || read_token(value, &token);
+    bool ok = strcmp(kind, "token") != 0 || ml_app_read_token(value, &token);
     if (!ok)
         fprintf(stderr, "moonlatch: %s cannot be read, or holds no token\n", value);
     add(form, kind, token.n ? ml_buf_str(&token) : ml_str_z(value));

@@ -87,5 +87,13 @@ int ml_engine_check(const struct ml_settings *settings, const struct ml_library 
  * worker sees it. */
 int ml_engine_try(const struct ml_settings *settings, const struct ml_library *library,
                   struct ml_bundle *bundle, struct ml_buf *report);
+/* Loads the policy in a state of its own, lets it read what its providers publish (a few seconds),
+ * and decides one request in it, within `deadline_ms` of the request; there is no session store.
+ * told(ctx, d) sees the decision, whose slices end with that call. ML_E_POLICY: report says what is
+ * wrong with the policy. */
+int ml_engine_ask(const struct ml_settings *settings, const struct ml_library *library,
+                  const char *path, const struct ml_request *request,
+                  void (*told)(void *ctx, const struct ml_decision *d), void *ctx,
+                  struct ml_buf *report);
 /* CPUs that the cgroup quota gives us, rounded up; at least 1. */
 unsigned ml_cpus(void);

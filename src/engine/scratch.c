@@ -1,10 +1,14 @@
-/* Checking a policy away from the workers: a loop, a client and stores of its own, for one check.
- * Runs on the thread that calls (the reload's own, or main at start and for `moonlatch check`). */
+/* Checking a policy, or asking it one question, away from the workers: a loop, a client and stores
+ * of its own. Runs on the thread that calls (the reload's own, or main at start and for
+ * subcommands). */
 #include "engine/engine.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <stdlib.h>
+
+enum { PATIENCE_MS = 5000, TICK_MS = 50 };
 
 struct scratch {
     uv_loop_t loop;
@@ -105,4 +109,64 @@ int ml_engine_try(const struct ml_settings *settings, const struct ml_library *l
                   struct ml_bundle *bundle, struct ml_buf *report)
 {
     return check(settings, library, NULL, bundle, report, NULL);
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+}
+
+static void on_decided(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static void decide(struct scratch *s, struct ml_vm *vm, const struct ml_request *request,
+                   struct ml_decision *d)
+{
+    struct ml_err err;
+    uv_timer_t tick; /* so that the loop does not wait for longer than we do */
+    struct ml_run *run = NULL;
+    bool done = false;
+    uint64_t patience_ends_ms = ml_mono_ms() + PATIENCE_MS;
+    uv_timer_init(&s->loop, &tick);
+    uv_timer_start(&tick, on_tick, TICK_MS, TICK_MS);
+    ml_vm_start_tasks(vm);
+    while (!ml_vm_ready(vm, &err) && ml_mono_ms() < patience_ends_ms)
+        uv_run(&s->loop, UV_RUN_ONCE);
+    ml_decision_init(d);
+    ml_vm_decide(vm, request, d, on_decided, &done, &run);
+    while (!done)
+        uv_run(&s->loop, UV_RUN_ONCE);
+    ml_vm_stop_tasks(vm);
+    uv_close((uv_handle_t *)&tick, NULL);
+    uv_run(&s->loop, UV_RUN_NOWAIT);
+}
+
+int ml_engine_ask(const struct ml_settings *settings, const struct ml_library *library,
+                  const char *path, const struct ml_request *request,
+                  void (*told)(void *ctx, const struct ml_decision *d), void *ctx,
+                  struct ml_buf *report)
+{
+    struct ml_err err;
+    struct ml_bundle *bundle = NULL;
+    struct ml_vm *vm = NULL;
+    if (ml_bundle_read(&bundle, path, &err) != 0) {
+        ml_buf_printf(report, "%s\n", err.text);
+        return ML_E_POLICY;
+    }
+    struct scratch *s = ML_NEW(struct scratch);
+    struct ml_decision *d = ML_NEW(struct ml_decision);
+    int r = scratch_open(s, settings, library);
+    if (r == 0)
+        r = ml_vm_new(&vm, s->script, bundle, 1, report);
+    if (r == 0) {
+        decide(s, vm, request, d);
+        told(ctx, d);
+        ml_vm_unref(vm);
+    }
+    scratch_close(s);
+    ml_bundle_unref(bundle);
+    free(d);
+    free(s);
+    return r;
 }
