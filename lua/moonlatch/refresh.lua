@@ -14,11 +14,12 @@ local TIMEOUT = 2 -- seconds for the provider's answer: the check that waits has
 local SHARE = 2   -- seconds that a renewed record is handed out, until every cache has seen it
 local PAUSE = 10  -- seconds of peace for a provider that did not answer
 
--- A new ID token must continue the first one; one that does not is no answer of this session's.
+-- A new ID token must continue the first one; one that does not is no answer of this session's. One whose key was not to be had yet
+-- says nothing.
 local function id_token_problem(provider, tokens, first)
   if not tokens.id_token then return nil end
-  local claims, verdict, why = jwt.id_token(provider, tokens.id_token, { access_token = tokens.access_token })
-  if not claims then return verdict, why end
+  local claims, verdict, why, passing = jwt.id_token(provider, tokens.id_token, { access_token = tokens.access_token })
+  if not claims then return passing and "fail" or verdict, why end
   local problem = jwt.refresh_problem(first, claims)
   if problem then return "refuse", problem end
 end

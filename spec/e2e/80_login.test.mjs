@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { after, before, describe, it } from "node:test";
 import { Browser } from "../support/browser.mjs";
-import { request, until } from "../support/client.mjs";
+import { raw, request, until } from "../support/client.mjs";
 import { ENVOYS, startStack } from "../support/stack.mjs";
 
 const SESSION = "authservice_session";
@@ -302,6 +302,64 @@ describe("pages", () => {
     it("the web port serves nothing else", async () => {
         for (const path of ["/", "/app", "/site/nothing", "/site/themes/", "/site/themes/../../etc/passwd", "/authservice/verify", "/metrics"])
             assert.ok([400, 404].includes((await request({ port: stack.webPort, path })).status), path);
+    });
+});
+
+// Whatever is asked, of whichever port, a 2xx of ours is one of a few, and takes the client's own identity headers out (S-004, Q1 to Q4).
+describe("nobody at all", () => {
+    const OWNED = ["auth-method", "kubeflow-groups", "kubeflow-userid"];
+    const PASSED = /^(http:\/\/evil\.example)?\/authservice\/(site\/(homepage|after_logout|themes\/kubeflow\/styles\.css)|(back|front)channel_logout)(\?.*)?$/;
+    const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "get"];
+    const PATHS = [
+        "/", "/app", "/authservice", "/authservice/", "/authservice/verify", "/authservice/verify/app", "/authservice/verify/authservice/site/homepage",
+        "/authservice/logout", "/authservice/logout?proof=x", "/authservice/oidc/callback", "/authservice/oidc/callback?code=a&state=b",
+        "/authservice/oidc/callback?error=access_denied", "/authservice/backchannel_logout", "/authservice/frontchannel_logout?iss=x&sid=y",
+        "/authservice/site", "/authservice/site/", "/authservice/site/homepage", "/authservice/site/after_logout?x=/../app", "/authservice/site/denied",
+        "/authservice/site/themes", "/authservice/site/themes/", "/authservice/site/themes/kubeflow/styles.css", "/authservice/site/themes/../homepage",
+        "/authservice/site/themes/kubeflow/%2e%2e/styles.css", "/app/../authservice/site/homepage", "/authservice//site/homepage", "//authservice/site/homepage",
+        "/authservice/site/homepage/", "/authservice/site/homepage;x=1", "/authservice;/site/homepage", "/%61uthservice/site/homepage", "/authservice/site/homepage%00",
+        "/authservice/site/homepage%2f..%2fapp", "/authservice/backchannel_logout/x", "/AUTHSERVICE/site/homepage", "/site/homepage", "/oidc/callback", "/logout",
+        "/metrics", "/livez", "/healthz", "/policy", "/reload", "/favicon.ico", "*", "http://evil.example/authservice/site/homepage", "http://evil.example/app",
+    ];
+    const HEADERS = ["", "kubeflow-userid: root\r\nKubeflow-Groups: admin\r\n", "X-Forwarded-Uri: /public\r\nX-Original-URL: /public\r\nX-Forwarded-Prefix: /public\r\n",
+        "Origin: http://app\r\nAccess-Control-Request-Method: GET\r\n", "Cookie: authservice_session=; oidc_state_csrf=x\r\nAuthorization: Bearer x\r\n",
+        "User-Agent: kube-probe/1.30\r\nX-Forwarded-Host: evil.example\r\nX-Envoy-Original-Path: /public\r\nContent-Type: application/x-www-form-urlencoded\r\n"];
+    const ask = async (port, method, path, headers) => {
+        const { text, status } = await raw(port, `${method} ${path} HTTP/1.1\r\nHost: app\r\n${headers}Content-Length: 0\r\nConnection: close\r\n\r\n`);
+        const lines = text.split("\r\n\r\n")[0].split("\r\n").slice(1).map((line) => [line.slice(0, line.indexOf(":")).toLowerCase(), line.slice(line.indexOf(":") + 1).trim()]);
+        return { status, lines, headers: Object.fromEntries(lines) };
+    };
+
+    for (const method of METHODS)
+        it(`gets nothing but pages, passed on blank, by ${method}`, async () => {
+            for (const path of PATHS)
+                await Promise.all(HEADERS.map(async (headers) => {
+                    const what = `${method} ${path} ${headers}`;
+                    const answer = await ask(stack.checkPort, method, path, headers);
+                    assert.ok(answer.status >= 200, what);
+                    for (const [name, value] of answer.lines) assert.ok(!/evil/.test(name === "location" ? new URL(value, "http://app").hostname : ""), `${what} -> ${value}`);
+                    if (answer.status >= 300) return;
+                    assert.equal(answer.status, 200, what);
+                    assert.match(path, PASSED, what);
+                    const removed = answer.headers["x-envoy-auth-headers-to-remove"].split(",");
+                    for (const name of OWNED) {
+                        assert.ok(removed.includes(name), `${what}: ${name}`);
+                        assert.equal(answer.headers[name], "", `${what}: ${name}`);
+                    }
+                    assert.equal(answer.headers["set-cookie"], undefined, what);
+                }));
+        });
+
+    it("gets nothing but pages on the web port", async () => {
+        for (const method of METHODS)
+            for (const path of PATHS)
+                await Promise.all(HEADERS.map(async (headers) => {
+                    const answer = await ask(stack.webPort, method, path, headers);
+                    const what = `${method} ${path} ${headers}`;
+                    for (const name of OWNED) assert.equal(answer.headers[name], undefined, what);
+                    if (answer.headers["set-cookie"]) assert.equal(answer.headers["cache-control"], "no-store", what);
+                    if (answer.status < 300) assert.match(path, /site.*(homepage|after_logout|styles)|frontchannel_logout/, what);
+                }));
     });
 });
 

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
 import { after, before, describe, it } from "node:test";
 import { Browser } from "../support/browser.mjs";
-import { request, sleep } from "../support/client.mjs";
+import { SLOW, raw, request, sleep } from "../support/client.mjs";
 import { startStack } from "../support/stack.mjs";
 
 const SESSION = "authservice_session";
@@ -152,6 +152,51 @@ describe("back-channel logout", () => {
         for (const [what, body] of Object.entries(bad)) assert.equal((await post(body)).status, 400, what);
         assert.equal((await request({ port: stack.webPort, path: "/authservice/backchannel_logout" })).status, 405, "GET");
         assert.equal((await stack.check("/app", asCookie(id))).status, 200, "nobody was logged out");
+    });
+});
+
+describe("the web port", () => {
+    const ask = (head, body = "") => raw(stack.webPort, `POST /backchannel_logout HTTP/1.1\r\nHost: app\r\nConnection: close\r\n${head}\r\n${body}`);
+    const sized = (n, more = "") => ask(`${more}Content-Length: ${n}\r\n`, `logout_token=${"a".repeat(n - 13)}`);
+    const FORM = "Content-Type: application/x-www-form-urlencoded\r\n";
+
+    it("reads bodies up to a bound, whatever they are, and no longer than it must", async () => {
+        assert.equal((await sized(16384, FORM)).status, 400);
+        for (const n of [65536, 1 << 20]) assert.equal((await sized(n, FORM)).status, 413, n);
+        const chunk = `${(1 << 17).toString(16)}\r\n${"a".repeat(1 << 17)}\r\n`;
+        assert.equal((await ask("Transfer-Encoding: chunked\r\n", chunk.repeat(8))).status, 413, "chunked");
+        assert.equal((await ask("Transfer-Encoding: chunked\r\n", "3\r\na=b\r\n0\r\n\r\n")).status, 400);
+        for (const type of ["", "Content-Type: text/plain\r\n", "Content-Type: multipart/form-data; boundary=x\r\n", `${FORM}${FORM}`])
+            assert.equal((await sized(100, type)).status, 400, type);
+        assert.equal((await sized(100, `${FORM}Expect: 100-continue\r\n`)).status, 400);
+    });
+
+    it("ends a body that never comes", async () => {
+        const started = performance.now();
+        const { status } = await raw(stack.webPort, `POST /backchannel_logout HTTP/1.1\r\nHost: app\r\nContent-Length: 100\r\n\r\na=b`, { quiet: 20000 });
+        assert.ok(status === 408 || status === 0, status);
+        assert.ok(performance.now() - started < 10000 * SLOW);
+    });
+});
+
+describe("revoke", () => {
+    const revoke = (body) => stack.admin("POST", "/revoke", body);
+
+    it("of what is nobody's name is 400, and nobody is gone", async () => {
+        const { session: id } = await session();
+        for (const body of ["", "=", "&", "all=1", "user", "user=", "user=%00", "user=alice%00", "user=%zz", `user=${"a".repeat(2049)}`, "email=alice",
+            "issuer=x", "subject=alice", "subject=alice&issuer=", "sid=&issuer=x", "token=", `token=${"a".repeat(16385)}`, "USER=alice", "kind=user&value=alice"])
+            assert.ok([400, 413].includes((await revoke(body)).status), body.slice(0, 40));
+        assert.equal((await revoke(`user=${"a".repeat(16384 * 2)}`)).status, 413);
+        assert.equal((await stack.admin("GET", "/revoke")).status, 405);
+        assert.equal((await stack.check("/app", asCookie(id))).status, 200);
+    });
+
+    it("of a token takes one as long as JWTs get, and a session's id", async () => {
+        assert.equal((await revoke(`token=${"a".repeat(8192)}`)).status, 200);
+        const { session: id } = await session();
+        assert.equal((await revoke(`token=${id}`)).status, 200);
+        assert.equal((await stack.check("/app", asCookie(id))).status, 302);
     });
 });
 

@@ -224,6 +224,19 @@ describe("login", function()
     assert.equal(fits:gsub('[\128-\255"]', function(c) return ("%%%02X"):format(c:byte()) end), d.client_headers.Location)
   end)
 
+  for year, moment in pairs { ["2038"] = 2 ^ 31 - 10, ["2106"] = 2 ^ 32 - 10 } do
+    it("begins, ends and expires as ever in " .. year .. " (S-079)", function()
+      p = play({}, { now = moment })
+      local id = p:idp("corp"):login({ email = "a" })
+      for _ = 1, 3 do
+        p:advance(20)
+        assert.allowed(p:request { session = id })
+      end
+      p:advance(86400)
+      assert.login(p:request { session = id, browser = true })
+    end)
+  end
+
   it("keeps the host only when it is on the list", function()
     local _, _, d = corp:login({ email = "a" }, { path = "/a", host = "b.example.com" })
     assert.equal("/a", d.client_headers.Location)

@@ -1,5 +1,6 @@
 -- authn.session: the check, the refresh, the strict mode, the store's outages.
 local idps = require("moonlatch.testing.idp")
+local keys = require("moonlatch.testing.keys")
 local made = require("made")
 local session_policy = require("session_policy")
 
@@ -251,6 +252,21 @@ describe("a refresh", function()
       assert.equal(2, p.fake.sessions[id].revision)
     end)
   end
+
+  it("goes on while the provider's new key cannot be read yet (Q8, S-413)", function()
+    local first, sign, old = corp:start { path = "/x" }, corp.sign, p.fake.sessions[id].tokens.refresh_token
+    local person = corp.refresh_tokens[old]
+    p:advance(301)
+    corp.sign = function(self, claims) return keys.sign(self.key, claims, { kid = "unknown" }) end
+    corp:finish(first, corp:authorize(first, { email = "mallory@example.com" })) -- has the keys read: no more for 10 s
+    corp.sign, corp.key, corp.published = sign, keys.second, { keys.first, keys.second }
+    assert.allowed(p:request { session = id })
+    assert.equal(old, p.fake.sessions[id].tokens.refresh_token)
+    p:advance(11)
+    corp.refresh_tokens[old] = person -- of a provider that does not rotate
+    assert.allowed(p:request { session = id })
+    assert.not_equal(old, p.fake.sessions[id].tokens.refresh_token)
+  end)
 
   it("goes on with the claims when another replica is at it", function()
     p:advance(301)

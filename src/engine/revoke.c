@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { VALUE_MAX = 2048 };
+enum { VALUE_MAX = 2048, TOKEN_MAX = 16 * 1024 }; /* a JWT may be long; of it only a tag is told */
 
 struct revocation {
     struct ml_letter letter;
@@ -171,7 +171,8 @@ int ml_engine_revoke(struct ml_engine *e, struct ml_str kind, struct ml_str valu
                      ml_reload_done done, void *arg)
 {
     bool all = ml_str_eq(kind, ML_STR("all"));
-    if (!known_kind(kind) || all != (value.n == 0) || value.n > VALUE_MAX ||
+    size_t max = ml_str_eq(kind, ML_STR("token")) ? TOKEN_MAX : VALUE_MAX;
+    if (!known_kind(kind) || all != (value.n == 0) || value.n > max ||
         memchr(value.p ? value.p : "", 0, value.n))
         return ML_E_INVALID;
     struct revocation *r = ML_NEW(struct revocation);

@@ -255,6 +255,29 @@ static void lifetimes(void **state)
     world_close(&w);
 }
 
+/* Over 2038 and 2106 as in any other minute (S-079). */
+static void over_the_wraps(void **state)
+{
+    static const int64_t wraps_ms[] = {INT64_C(0x7fffffff) * 1000, INT64_C(0xffffffff) * 1000};
+    for (size_t i = 0; i < 2; i++) {
+        struct world w;
+        int64_t jump = wraps_ms[i] - 5000 - ml_wall_ms();
+        world_open(&w, key_a, CACHE_MS);
+        ml_clock_advance(jump);
+        struct got s = create(&w, "{}", "a", 60000, 0), idle = create(&w, "{}", "b", 600000, 8000);
+        for (int k = 0; k < 3; k++) {
+            ml_clock_advance(4000);
+            assert_true(read_id(&w, id_of(&s)).found);
+            assert_true(read_id(&w, id_of(&idle)).found);
+        }
+        ml_clock_advance(48001);
+        assert_false(read_id(&w, id_of(&s)).found);
+        assert_false(read_id(&w, id_of(&idle)).found);
+        world_close(&w);
+        ml_clock_advance(-jump - 60001);
+    }
+}
+
 /* A touch does not count as a change: who refreshes meanwhile is not told of a conflict. */
 static void touches(void **state)
 {
@@ -482,6 +505,7 @@ int main(void)
         cmocka_unit_test(life_of_a_session),
         cmocka_unit_test(only_the_untouched_id),
         cmocka_unit_test(lifetimes),
+        cmocka_unit_test(over_the_wraps),
         cmocka_unit_test(touches),
         cmocka_unit_test(cached_for_a_second),
         cmocka_unit_test(an_end_outlives_the_outage),
