@@ -85,23 +85,22 @@ end
 -- A refusal that the next request need not share: the outside may be back, the bug may be one of a moment.
 local function transient(refusal) return refusal == "unavailable" or refusal == "error" end
 
--- The identity of a credential, the same for all routes: { user, values, claims, about, and view once it was asked for }, or
+-- The identity of a credential, the same for all routes: { user, values, claims, expires_at, about, and view once it was asked for }, or
 -- { refusal = kind, why = text }.
 local function identify(member, wrapper)
   local known = wrapper[member.map]
   if known then return known end
-  local values, kind, why = member.map(wrapper.claims, wrapper)
+  local claims = wrapper.claims
+  local values, kind, why = member.map(claims, wrapper)
   if values then
-    local about = member.about
-    known = {
-      user = values.user, values = values, claims = wrapper.claims, view = nil,
-      about = { method = about.method, credential = wrapper.credential or about.credential,
-                provider = about.provider, expires_at = wrapper.expires },
-    }
+    local about, credential = member.about, wrapper.credential
+    if credential then about = { method = about.method, credential = credential, provider = about.provider } end
+    known = { user = values.user, values = values, claims = claims, expires_at = wrapper.expires, about = about, view = nil }
   else
     known = { refusal = kind, why = why, at = "identity" }
+    if transient(kind) then return known end
   end
-  if not transient(known.refusal) then wrapper[member.map] = known end
+  wrapper[member.map] = known
   return known
 end
 
@@ -126,7 +125,7 @@ end
 local function ready_for(self, member, wrapper)
   local ready = prepare(self, member, wrapper)
   local kept = wrapper[KEPT] or 0
-  if kept < ROUTES_KEPT and not transient(ready.refusal) then
+  if kept < ROUTES_KEPT and not (ready.refusal and transient(ready.refusal)) then
     wrapper[member], wrapper[KEPT] = ready, kept + 1
   end
   return ready

@@ -11,7 +11,7 @@ local text = require("moonlatch.text")
 local headers = {}
 
 local MAX = 32 -- upstream headers of one decision
-local type, find, concat = type, string.find, table.concat -- find: see identity.lua
+local type, concat = type, table.concat
 
 --- All header names of a policy as written, sorted without regard to case. Raises a text for one name in two spellings.
 function headers.names(policy)
@@ -45,22 +45,12 @@ local function field_value(part)
     else
       value = id.values[field]
       if value ~= nil then return type(value) == "table" and concat(value, ",") or value end -- a text or a list of texts
-      value = id.about[field]
+      if field == "expires_at" then value = id.expires_at else value = id.about[field] end
     end
     if value == nil then return default end
     if type(value) == "string" then return value end
     return identity.text(value) or false
   end
-end
-
--- The parts of a template; each field gets its value function.
-local function parse(source)
-  local parts = assert(template.parse(source))
-  for _, part in ipairs(parts) do
-    if type(part) == "table" then part.value = field_value(part) end
-  end
-  local only = #parts == 1 and type(parts[1]) == "table" and parts[1] -- "{user}", the usual template
-  return only or parts
 end
 
 -- The parts joined; nil when a value is missing; false and the field that is no text.
@@ -76,16 +66,21 @@ local function join(parts, id)
   return concat(out)
 end
 
--- One header's text; nil when a value is missing (then it is not sent); false and why when it cannot be sent.
-local function render(host, name, parts, id)
-  local whole, field
-  if parts.value then whole, field = parts.value(id), parts.field else whole, field = join(parts, id) end
-  if whole == nil then return nil end
-  if whole and #whole <= text.MAX and find(whole, "^[ -~]*$") then return whole end -- the usual one
-  if whole == false then return false, ("header %s: {%s} is no text"):format(name, field) end
-  local problem = text.problem(host, whole)
-  if problem then return false, ("header %s %s"):format(name, problem) end
-  return whole
+-- A template: { value(id) -> text | nil when a value is missing | false, field that is no text; field of a template that is one }.
+local function parse(source)
+  local parts = assert(template.parse(source))
+  for _, part in ipairs(parts) do
+    if type(part) == "table" then part.value = field_value(part) end
+  end
+  if #parts == 1 and type(parts[1]) == "table" then return parts[1] end -- "{user}", the usual one
+  return { value = function(id) return join(parts, id) end }
+end
+
+-- Why a rendered text cannot be sent, or nil.
+local function problem(host, name, whole, field)
+  if whole == false then return ("header %s: {%s} is no text"):format(name, field) end
+  local why = text.problem(host, whole)
+  return why and ("header %s %s"):format(name, why)
 end
 
 -- What a header function returned, as text. Raises a text: the policy is wrong.
@@ -96,8 +91,8 @@ local function call(host, name, fn, view, req)
   if type(value) ~= "string" then
     error(("the function of header %s returned a %s; return text, a list or nil"):format(name, type(value)), 0)
   end
-  local problem = text.problem(host, value)
-  if problem then error(("header %s %s"):format(name, problem), 0) end
+  local why = problem(host, name, value)
+  if why then error(why, 0) end
   return value
 end
 
@@ -130,19 +125,25 @@ function headers.compile(host, names, spec)
     local value = spec[name]
     kinds[i] = value == false and "remove" or "set"
     if type(value) == "string" then
-      templates[i] = parse(value)
+      local parsed = parse(value)
+      templates[#templates + 1] = { index = i, name = name, value = parsed.value, field = parsed.field }
     elseif value then
       wants_view = true
       functions[i] = function(view, req) return call(host, name, value, view, req) end
     end
   end
-  local plan = host.plan(names, kinds)
+  local plan, printable, max = host.plan(names, kinds), host.printable, text.MAX
   local function prepare(id, ready)
-    for i = 1, #names do
-      if templates[i] then
-        local value, why = render(host, names[i], templates[i], id)
-        if value == false then return nil, why end
-        ready[i] = value
+    for i = 1, #templates do
+      local header = templates[i]
+      local whole, field = header.value(id)
+      if whole ~= nil then
+        local bytes = printable(whole)
+        if not bytes or bytes > max then -- not the usual one
+          local why = problem(host, header.name, whole, header.field or field)
+          if why then return nil, why end
+        end
+        ready[header.index] = whole
       end
     end
     return true

@@ -19,6 +19,10 @@
 --   sha256(text) -> hex text                     equals(a, b) -> boolean, in constant time
 --   url_escape(text) -> text                     url_parse(text) -> {scheme,host,port,path,query} | nil, why
 --   utf8_ok(text) -> boolean
+--   b64token(text) -> boolean                    only bytes that a bearer token can have (RFC 6750 section 2.1), at least one
+--   printable(value, without?) -> bytes, items | nil         of a text, or of a list of texts and nothing else, that are all printable
+--                                                ASCII, not empty, and have no byte of `without` in them; items: of a list. nil: any
+--                                                other value. Says that nothing is wrong, never what is
 --   regex(pattern) -> regex | nil, why           while loading only. regex:test(s) -> boolean, regex:match(s) -> groups... | nil,
 --                                                regex:replace(s, replacement) -> text (all matches, $1); a match limit raises
 --   yaml_decode(text) -> value | nil, why
@@ -37,6 +41,9 @@
 --   fetch{ upstream=, method=, url=, headers={name=text|secret}, body=, timeout= } -> {status=, headers={lower=text}, body=} | nil, why
 --                                                waits; without upstream: one per origin is made. headers may hold secrets; the value of
 --                                                headers.authorization may be "Bearer " plus a secret as { "Bearer ", secret }
+--   bearer_get(upstream, url, token, timeout) -> status, body, content_type | nil, challenge | nil       or nil, why
+--                                                waits; a GET that wants JSON, with the token as RFC 6750 section 2.1 has it; challenge:
+--                                                WWW-Authenticate. One fetch without its tables, for what is asked about each new token
 --   sleep(seconds)                               waits; background tasks only
 --
 -- THE SHARED CACHE. scope, name and credential make the key, hashed with their lengths; nothing of them is stored.
@@ -122,12 +129,11 @@
 --   form       like query, of a body that is application/x-www-form-urlencoded; body its raw text. On the web port only
 local seam = {
   "now", "json_decode", "json_encode", "json_list", "base64_encode", "base64_decode", "sha256", "equals", "url_escape", "url_parse",
-  "utf8_ok", "regex", "yaml_decode", "env", "secret", "read_file", "module", "load_chunk", "base", "readonly", "upstream", "fetch",
-  "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete",
-  "random", "digest", "seal", "unseal", "jwt_peek", "jwt_verify", "jwt_sign",
-  "session_create", "session_read", "session_tokens", "session_replace", "session_delete", "session_lock", "session_unlock",
-  "session_kill", "post", "post_failure", "read", "plan", "allow", "pass", "deny",
-  "answer", "step", "route", "log", "credential", "cookie",
+  "utf8_ok", "b64token", "printable", "regex", "yaml_decode", "env", "secret", "read_file", "module", "load_chunk", "base", "readonly",
+  "upstream", "fetch", "bearer_get", "sleep", "begin", "settle", "cache_get", "cache_set", "cache_delete", "random", "digest", "seal",
+  "unseal", "jwt_peek", "jwt_verify", "jwt_sign", "session_create", "session_read", "session_tokens", "session_replace", "session_delete",
+  "session_lock", "session_unlock", "session_kill", "post", "post_failure", "read", "plan", "allow", "pass", "deny", "answer", "step",
+  "route", "log", "credential", "cookie",
 }
 
 return seam

@@ -7,8 +7,7 @@ local text = require("moonlatch.text")
 
 local identity = {}
 
--- Lua's own find, without the bound on steps that policies have: for texts of bounded length and patterns of one anchored item.
-local type, find = type, string.find
+local type = type
 
 local GROUPS_MAX = 1000
 
@@ -98,10 +97,16 @@ local function source_of(host, spec)
   return claim_source(spec.claim)
 end
 
--- value(claims, values) of a name.
+-- The claim that is a name's value as it stands, or nil.
+local function usual_claim(spec)
+  local paths = spec.claim
+  if not spec.map and not spec.from and #paths == 1 and not transformer(spec) then return paths[1] end
+end
+
+-- value(claims, values) of a name. The usual ones are taken as they are; what is left goes the long way.
 local function value_of(host, name, spec)
   local source, transform = source_of(host, spec), transformer(spec)
-  return function(claims, values)
+  local function whole_way(claims, values)
     local value, what = source(claims, values)
     if value == nil then
       if spec.default ~= nil then return checked(name, spec.default, "the default") end
@@ -112,6 +117,22 @@ local function value_of(host, name, spec)
     if transform then return transform(value) end
     return value
   end
+  local claim, from = usual_claim(spec), not spec.map and spec.from
+  if claim then
+    return function(claims, values)
+      local value = claims[claim]
+      if type(value) == "string" then return value end
+      return whole_way(claims, values)
+    end
+  end
+  if from and not transform and name ~= "user" then -- a text or a list of texts already
+    return function(claims, values)
+      local value = values[from]
+      if value ~= nil then return value end
+      return whole_way(claims, values)
+    end
+  end
+  return whole_way
 end
 
 local function check_user(host, user)
@@ -135,17 +156,13 @@ local function check_groups(host, groups, given)
   if type(groups) == "string" then groups = { groups } end
   if given and not text.is_list(groups) then refuse("reject", "groups are no list of texts") end
   if #groups > GROUPS_MAX then refuse("deny", "the user has more than 1000 groups") end
-  local bytes, max = 0, text.MAX
-  for i = 1, #groups do
-    local group = groups[i]
-    local n = #group
-    if n > max or not find(group, "^[!-+--~]+$") then -- not the usual name: printable ASCII, no space, no comma
-      local problem = group_problem(host, group)
-      if problem then refuse("deny", "a group's name " .. problem) end
-    end
-    bytes = bytes + n + 1
+  local bytes = 0
+  for _, group in ipairs(groups) do
+    local problem = group_problem(host, group)
+    if problem then refuse("deny", "a group's name " .. problem) end
+    bytes = bytes + #group + 1
   end
-  if bytes > max + 1 then refuse("deny", "the user's groups are longer than 16 KiB") end
+  if bytes > text.MAX + 1 then refuse("deny", "the user's groups are longer than 16 KiB") end
   return groups
 end
 
@@ -195,20 +212,46 @@ function identity.merge(...)
   return merged
 end
 
-local CHECKS = { user = check_user, groups = check_groups } -- of the names that a custom function may give itself
+-- The steps of a mapping: step(claims, values, given) sets the value of one name. user and groups a custom function may have
+-- given itself; names of printable ASCII are not looked at any further.
+local STEPS = {}
 
-local function map_all(host, steps, claims, given)
+function STEPS.user(host, value)
+  local printable, max = host.printable, text.MAX
+  return function(claims, values, given)
+    local user = given.user
+    if user == nil then user = value(claims, values) end
+    local bytes, items = printable(user, " ")
+    if not bytes or items or bytes > max then user = check_user(host, user) end
+    values.user = user
+  end
+end
+
+function STEPS.groups(host, value, spec)
+  local printable, max, claim = host.printable, text.MAX, usual_claim(spec)
+  return function(claims, values, given)
+    local own = given.groups
+    local groups = own
+    if own == nil and claim then groups = claims[claim] end
+    local bytes, items = printable(groups, " ,")
+    if not items or items > GROUPS_MAX or bytes + items > max + 1 then
+      if own == nil then groups = value(claims, values) end
+      groups = check_groups(host, groups, own ~= nil)
+    end
+    values.groups = groups
+  end
+end
+
+local function step_of(host, name, spec)
+  local value = value_of(host, name, spec)
+  if STEPS[name] then return STEPS[name](host, value, spec) end
+  return function(claims, values) values[name] = value(claims, values) end
+end
+
+local function map_all(steps, claims, given)
   check_email_verified(claims)
   local values = { user = nil, groups = nil, third = nil, fourth = nil } -- with room for the usual names
-  for i = 1, #steps do
-    local step = steps[i]
-    local name, check = step.name, step.check
-    local own = check and given[name]
-    local value = own
-    if not check or own == nil then value = step.value(claims, values) end
-    if check then value = check(host, value, own ~= nil) end
-    values[name] = value
-  end
+  for i = 1, #steps do steps[i](claims, values, given) end
   return values
 end
 
@@ -217,10 +260,10 @@ end
 function identity.mapper(host, spec)
   local steps = {}
   for i, name in ipairs(ordered(spec)) do
-    steps[i] = { name = name, value = value_of(host, name, spec[name]), check = CHECKS[name] }
+    steps[i] = step_of(host, name, spec[name])
   end
   return function(claims, given)
-    local ran, values = pcall(map_all, host, steps, claims, given)
+    local ran, values = pcall(map_all, steps, claims, given)
     if ran then return values end
     if type(values) == "table" and values.refusal then return nil, values.refusal, values.why end
     local outage = results.outage_reason(values)
@@ -228,9 +271,9 @@ function identity.mapper(host, spec)
   end
 end
 
---- The read-only id that policy functions see. id: { claims, values, about }, about: {method, credential, provider, expires_at}.
+--- The read-only id that policy functions see. id: { claims, values, expires_at, about }, about: {method, credential, provider}.
 function identity.view(host, id)
-  local view = { claims = id.claims, in_group = in_group }
+  local view = { claims = id.claims, expires_at = id.expires_at, in_group = in_group }
   for name, value in pairs(id.values) do view[name] = value end
   for name, value in pairs(id.about) do view[name] = value end
   return host.readonly(view)

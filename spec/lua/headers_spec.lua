@@ -30,6 +30,11 @@ describe("headers", function()
     assert.denied(request({ A = "{claims.x}" }, { x = { "a", 1 } }), 403)
   end)
 
+  it("refuse what is longer than 16 KiB", function()
+    assert.allowed(request({ A = "{claims.x}" }, { x = ("x"):rep(16384) }))
+    assert.denied(request({ A = "{claims.x}" }, { x = ("x"):rep(16385) }), 403, "header A is longer than 16 KiB")
+  end)
+
   it("call functions with the identity and the request", function()
     local d = request({ A = function(id, req) return id.user .. req.path end, B = function() return { "x", "y" } end, C = function() end,
                         D = function(id) return id:in_group("g") and "in" or "out" end }, { groups = { "g" } })

@@ -171,6 +171,37 @@ describe("identity", function()
     denied({ email = ("x"):rep(16385) }, 403, "16 KiB")
   end)
 
+  it("bounds names that no header carries", function()
+    local headers = { M = "{method}" }
+    local function long(n) return ("x"):rep(n) end
+    assert.allowed(request(EMAIL, { email = long(16384), groups = { long(16384) } }, headers))
+    assert.denied(request(EMAIL, { email = long(16385) }, headers), 403, "the user's name is longer than 16 KiB")
+    assert.denied(request(EMAIL, { email = "a", groups = { long(16385) } }, headers), 403, "a group's name is longer than 16 KiB")
+    assert.allowed(request(EMAIL, { email = "a", groups = { long(16382), "y" } }, headers))
+    assert.denied(request(EMAIL, { email = "a", groups = { long(16383), "y" } }, headers), 403, "groups are longer than 16 KiB")
+  end)
+
+  it("derives no user from a list", function()
+    local spec = { user = { from = "all" }, all = { claim = "groups" } }
+    assert.denied(request(spec, { groups = { "root" } }), 401, "all is not of a type that user can have")
+    assert.sends(request(spec, { groups = "root" }), { ["X-User"] = "root" })
+  end)
+
+  it("says when the credential expires", function()
+    local headers = { E = "{expires_at}", F = function(id) return tostring(id.expires_at) end }
+    assert.sends(request(EMAIL, { email = "a", exp = 1700000100 }, headers), { E = "1700000100", F = "1700000100" })
+    assert.removes(request(EMAIL, { email = "a" }, { E = "{expires_at}" }), "E")
+  end)
+
+  it("maps again after an outage", function()
+    local down = true
+    local p = made.play { identity = { n = { map = function() if down then error(results.outage("timeout")) end return "n" end } } }
+    local token = p:idp("corp"):opaque { email = "e" }
+    assert.unavailable(p:request { bearer = token }, "timeout")
+    down = false
+    assert.allowed(p:request { bearer = token })
+  end)
+
   it("maps a cached caller once", function()
     local count = 0
     local p = made.play { identity = { user = { claim = "email" }, n = { map = function() count = count + 1 return "n" end } } }

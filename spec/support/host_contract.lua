@@ -93,6 +93,43 @@ local function text_cases(host, test)
     for _, text in ipairs { "", "abc", "é", "\u{10FFFF}", "\0" } do same(true, host.utf8_ok(text)) end
     for _, text in ipairs { "\xff", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe2\x80", "a\x80" } do same(false, host.utf8_ok(text)) end
   end)
+  test("b64token", function()
+    for byte = 0, 255 do
+      local text = string.char(byte)
+      same(text:find("^[%w%-._~+/=]$") ~= nil, host.b64token(text), byte)
+      same(host.b64token(text), host.b64token(("ab12"):rep(9) .. text .. "z"), byte)
+    end
+    same(false, host.b64token(""))
+    same(true, host.b64token("a=b=="))
+    fails(host.b64token, nil)
+  end)
+  test("printable: a text", function()
+    for byte = 0, 255 do
+      local text = string.char(byte)
+      for _, whole in ipairs { text, "a" .. text, ("x"):rep(20) .. text .. "yz" } do
+        same(byte >= 32 and byte < 127 and #whole or nil, (host.printable(whole)), byte)
+        same(byte > 32 and byte < 127 and byte ~= 44 and #whole or nil, (host.printable(whole, " ,")), byte)
+      end
+    end
+    same(1, select("#", host.printable("a")))
+    for _, value in ipairs { "", 5, true, 1.5, print } do same(nil, host.printable(value), tostring(value)) end
+    same(nil, host.printable(nil))
+    fails(host.printable, "a", {})
+  end)
+  test("printable: a list", function()
+    local function list(value, without) return { host.printable(value, without) } end
+    for _, case in ipairs { { {}, 0, 0 }, { { "dev", "ops 1" }, 8, 2 }, { host.json_decode("[]"), 0, 0 } } do
+      local got = list(case[1])
+      same(case[2], got[1])
+      same(case[3], got[2])
+    end
+    for _, value in ipairs {
+      { "a", "" }, { "a", "\n" }, { "a", 1 }, { "a", { "b" } }, { a = "b" }, { "a", x = "b" }, { [2] = "a" }, { [0] = "a" },
+      { "a", [3] = "c" }, { "a", [1.5] = "b" }, { false },
+    } do same(0, #list(value)) end
+    same(0, #list({ "a", "b,c" }, ","))
+    same(0, #list({ "a b" }, ", "))
+  end)
   test("url_escape", function() same("a%20b%2F%25-._~", host.url_escape("a b/%-._~")) end)
   test("url_parse", function()
     local u = host.url_parse("https://login.example.com:8443/a/b?c=d")
@@ -170,6 +207,7 @@ local function loading_cases(host, test, options)
   end)
   test("nothing waits while loading", function()
     fails(host.fetch, { method = "GET", url = "http://127.0.0.1:1/" })
+    fails(host.bearer_get, host.upstream { name = "x" }, "http://127.0.0.1:1/", "t", 1)
     fails(host.sleep, 0)
     fails(host.begin, "s", "n", "c")
     fails(host.session_read, "mls_" .. ("A"):rep(43))

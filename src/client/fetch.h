@@ -61,6 +61,7 @@ struct ml_fetch_request {
     struct ml_str method, url;
     const struct ml_header *headers;
     size_t header_count;
+    struct ml_str bearer; /* sent as "Authorization: Bearer ..."; empty: none */
     struct ml_str body;
     uint32_t timeout_ms; /* total, 1 to 60000 */
     size_t max_body;     /* of the answer; 0: 1 MiB */

@@ -33,6 +33,7 @@ struct ml_slot {
     CURLU *url;             /* parsed once for as long as the fetches have the same */
     char *url_text;         /* of url; NULL: none, or one that curl is to refuse itself */
     struct ml_fetch *fetch; /* NULL: idle */
+    bool get;               /* set up for a GET without a body */
     int refused;            /* ML_E_..., when a callback of ours ended the transfer */
     const char *why;
     size_t header_bytes; /* of all header lines, interim responses and trailers too */

@@ -15,7 +15,7 @@ enum {
     BODY_BYTES = 256 * 1024,
     TIMEOUT_MAX_MS = 60000,
     MAX_BODY_DEFAULT = 1 << 20,
-    EXTRA_HEADERS = 4, /* token, User-Agent, Expect, Content-Type */
+    EXTRA_HEADERS = 4, /* bearer or token, User-Agent, Expect, Content-Type */
 };
 
 /* Here and not as an option: curl would print it into a string of its own for each transfer. */
@@ -23,32 +23,37 @@ static const char user_agent[] = "User-Agent: moonlatch/" ML_VERSION;
 
 /* The connection's own: a policy that could set them could split or smuggle requests (RFC 9112
  * 6, 9.3). */
-static const char *const own_headers[] = {
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "accept-encoding",
-    "upgrade",
-    "transfer-encoding",
+static const struct ml_str own_headers[] = {
+    ML_STR("connection"),
+    ML_STR("content-length"),
+    ML_STR("expect"),
+    ML_STR("keep-alive"),
+    ML_STR("proxy-authorization"),
+    ML_STR("proxy-connection"),
+    ML_STR("te"),
+    ML_STR("trailer"),
+    ML_STR("accept-encoding"),
+    ML_STR("upgrade"),
+    ML_STR("transfer-encoding"),
 };
 
 static bool is_own(struct ml_str name)
 {
     for (size_t i = 0; i < sizeof own_headers / sizeof own_headers[0]; i++)
-        if (ml_str_ieq(name, ml_str_z(own_headers[i])))
+        if (ml_str_ieq(name, own_headers[i]))
             return true;
     return false;
+}
+
+static bool url_byte_ok(char c)
+{
+    return c > 0x20 && c < 0x7f && c != '\\' && c != '#' && c != '"' && c != '<' && c != '>';
 }
 
 static bool url_bytes_ok(struct ml_str url)
 {
     for (size_t i = 0; i < url.n; i++)
-        if (url.p[i] <= 0x20 || url.p[i] >= 0x7f || strchr("\\#\"<>", url.p[i]))
+        if (!url_byte_ok(url.p[i]))
             return false;
     return url.n <= URL_BYTES;
 }
@@ -64,7 +69,7 @@ static struct ml_str url_host(struct ml_str url)
     if (!skip || !url_bytes_ok(url))
         return none;
     struct ml_str host = {url.p + skip, 0};
-    while (host.n < url.n - skip && !strchr("/?", host.p[host.n]))
+    while (host.n < url.n - skip && host.p[host.n] != '/' && host.p[host.n] != '?')
         host.n++;
     if (memchr(host.p, '@', host.n) || memchr(host.p, '%', host.n))
         return none;
@@ -81,9 +86,11 @@ static struct ml_str url_host(struct ml_str url)
 
 static int check_headers(const struct ml_fetch_request *r, struct ml_err *err)
 {
-    size_t bytes = 0;
+    size_t bytes = r->bearer.n;
     if (r->header_count > HEADERS_MAX)
         return ml_fail(err, ML_E_INVALID, "more than %d headers", HEADERS_MAX);
+    if (!ml_header_value_ok(r->bearer))
+        return ml_fail(err, ML_E_INVALID, "the bearer token has bytes that are not allowed");
     for (size_t i = 0; i < r->header_count; i++) {
         const struct ml_header *h = &r->headers[i];
         if (!ml_header_name_ok(h->name))
@@ -156,6 +163,14 @@ static char *put_header(char **at, const struct ml_header *h)
     return line;
 }
 
+static char *put_bearer(char **at, struct ml_str bearer)
+{
+    char *line = put(at, ML_STR("Authorization: Bearer "));
+    *at -= 1;
+    put(at, bearer);
+    return line;
+}
+
 /* curl must add nothing of its own to a body: no Expect, no guess at its type. */
 static void put_headers(struct ml_fetch *f, struct curl_slist *nodes, char **at,
                         const struct ml_fetch_request *r, const char *token)
@@ -163,7 +178,9 @@ static void put_headers(struct ml_fetch *f, struct curl_slist *nodes, char **at,
     struct curl_slist *node = nodes;
     for (size_t i = 0; i < r->header_count; i++)
         link_header(&node, put_header(at, &r->headers[i]));
-    if (token && !has_header(r, ML_STR("authorization")))
+    if (r->bearer.n)
+        link_header(&node, put_bearer(at, r->bearer));
+    else if (token && !has_header(r, ML_STR("authorization")))
         link_header(&node, put(at, ml_str_z(token)));
     if (!has_header(r, ML_STR("user-agent")))
         link_header(&node, put(at, ml_str_z(user_agent)));
@@ -181,7 +198,7 @@ static size_t request_bytes(const struct ml_fetch_request *r, struct ml_str host
     size_t n = (r->header_count + EXTRA_HEADERS) * sizeof(struct curl_slist);
     for (size_t i = 0; i < r->header_count; i++)
         n += r->headers[i].name.n + r->headers[i].value.n + sizeof ": ";
-    n += sizeof user_agent +
+    n += sizeof "Authorization: Bearer " + r->bearer.n + sizeof user_agent +
          sizeof "Content-Type:" + sizeof "Expect:" + (token ? strlen(token) + 1 : 0);
     return n + r->url.n + host.n + r->method.n + r->body.n + 4;
 }

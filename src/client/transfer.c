@@ -181,7 +181,8 @@ void ml_slot_give_back(struct ml_upstream *u, struct ml_slot *s)
     }
     /* These point into the fetch, which dies. */
     curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, NULL);
-    curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, NULL);
+    if (!s->get)
+        curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, NULL);
     s->next = u->slots;
     u->slots = s;
     u->slot_count++;
@@ -212,18 +213,16 @@ static CURLcode set_url(struct ml_slot *s, const char *text)
     return code;
 }
 
-CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t left_ms)
+/* The usual GET after a GET changes nothing. */
+static void set_method(struct ml_slot *s, const struct ml_fetch *f)
 {
     CURL *e = s->easy;
     bool head = strcmp(f->method, "HEAD") == 0, post = f->body_n || strcmp(f->method, "POST") == 0;
     bool plain = head || strcmp(f->method, post ? "POST" : "GET") == 0;
-    s->fetch = f;
-    s->refused = 0;
-    s->why = NULL;
-    s->header_bytes = s->header_count = 0;
-    s->in_trailers = false;
-    ml_buf_clear(&s->head);
-    ml_buf_init(&s->body, f->max_body);
+    bool get = plain && !head && !post;
+    if (get && s->get)
+        return;
+    s->get = get;
     /* In this order: setting POSTFIELDS, even to NULL, makes a POST of it. */
     curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)f->body_n);
     curl_easy_setopt(e, CURLOPT_POSTFIELDS, post ? f->body : NULL);
@@ -231,6 +230,19 @@ CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t lef
     if (head)
         curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
     curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, plain ? NULL : f->method);
+}
+
+CURLcode ml_transfer_prepare(struct ml_slot *s, struct ml_fetch *f, uint64_t left_ms)
+{
+    CURL *e = s->easy;
+    s->fetch = f;
+    s->refused = 0;
+    s->why = NULL;
+    s->header_bytes = s->header_count = 0;
+    s->in_trailers = false;
+    ml_buf_clear(&s->head);
+    ml_buf_init(&s->body, f->max_body);
+    set_method(s, f);
     curl_easy_setopt(e, CURLOPT_HTTPHEADER, f->headers);
     curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)left_ms);
     curl_easy_setopt(e, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)f->max_body);

@@ -50,7 +50,7 @@ static bool is_plain_word(const char *p)
 
 /* Printable ASCII needs no further look. The last word of eight bytes overlaps the one before it.
  */
-static bool is_plain(struct ml_str s)
+bool ml_printable(struct ml_str s)
 {
     size_t i = 0;
     if (s.n >= 8) {
@@ -83,7 +83,7 @@ bool ml_header_value_ok(struct ml_str value)
         return true;
     if (value.n > VALUE_MAX_BYTES || value.p[0] == ' ' || value.p[value.n - 1] == ' ')
         return false;
-    if (is_plain(value))
+    if (ml_printable(value))
         return true;
     if (!ml_utf8_ok(value))
         return false;
@@ -107,6 +107,14 @@ bool ml_header_is_alias(struct ml_str name, struct ml_str known)
         same = false;
     }
     return !same;
+}
+
+bool ml_b64token_ok(struct ml_str s)
+{
+    size_t i = span(s, is_b64token);
+    while (i < s.n && (s.p[i] == '=' || is_b64token[(unsigned char)s.p[i]]))
+        i++;
+    return s.n > 0 && i == s.n;
 }
 
 struct ml_str ml_bearer(struct ml_str authorization)

@@ -9,6 +9,10 @@ bool ml_header_name_ok(struct ml_str name); /* RFC 9110 token, at most 256 bytes
 /* For values that we write: no CR, LF, NUL, other controls (tab and C1 too), DEL, U+2028 or U+2029;
  * no leading or trailing space; valid UTF-8; at most 32 KiB. */
 bool ml_header_value_ok(struct ml_str value);
+/* Nothing but printable ASCII, the space among it. */
+bool ml_printable(struct ml_str s);
+/* Bytes of RFC 6750 2.1 b64token only, at least one; '=' anywhere. */
+bool ml_b64token_ok(struct ml_str s);
 /* True when name differs from `known` only in bytes that are alphanumeric in neither ('_' or '.'
  * for '-'), case folded, and is not simply the same name: a spelling that CGI-like backends would
  * confuse. */

@@ -67,6 +67,13 @@ void *ml_await_check(lua_State *L, int idx)
     return ((struct box *)luaL_checkudata(L, idx, type_name))->await;
 }
 
+void ml_await_release(lua_State *L, int idx)
+{
+    struct box *box = luaL_checkudata(L, idx, type_name);
+    ml_await_unref(box->await);
+    box->await = NULL;
+}
+
 int ml_await_yield(lua_State *L, struct ml_await *a, lua_KFunction k)
 {
     a->started = true;

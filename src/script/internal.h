@@ -253,6 +253,8 @@ void *ml_await_new(lua_State *L, size_t size, void (*cancel)(struct ml_await *),
                    void (*free)(struct ml_await *));
 /* The await of the box at idx. */
 void *ml_await_check(lua_State *L, int idx);
+/* Empties the box at idx before its collection: the wait is over, nobody looks into it again. */
+void ml_await_release(lua_State *L, int idx);
 /* Suspends until completion; always `return ml_await_yield(...)`. The operation runs already and
  * holds a reference. */
 int ml_await_yield(lua_State *L, struct ml_await *a, lua_KFunction k);

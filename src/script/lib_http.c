@@ -1,4 +1,4 @@
-/* host.fetch and host.sleep: what suspends a coroutine until the loop has news.
+/* host.fetch, bearer_get and sleep: what suspends a coroutine until the loop has news.
  *
  * fetch: the await box comes first, its arena holds what the request needs beyond Lua's own strings
  * (joined credentials); the transfer holds a reference until its callback has run or it was
@@ -21,7 +21,8 @@ enum {
     TIMEOUT_MS = 10000,
     TIMEOUT_MAX_MS = 60000,
     SLEEP_MAX = 86400,
-    BOX = 2, /* stack index of a fetch's box, behind its options */
+    BOX = 2,     /* stack index of a fetch's box, behind its options */
+    GET_BOX = 5, /* of a bearer_get's */
 };
 
 struct transfer {
@@ -100,12 +101,12 @@ static struct ml_str text_option(lua_State *L, const char *name, struct ml_str a
     return lua_getfield(L, 1, name) == LUA_TNIL ? absent : ml_vm_check_text(L, -1);
 }
 
-/* What is left for the call; 0: nothing. */
-static uint32_t timeout_ms(lua_State *L, struct ml_run *run)
+/* What is left for the call, of a timeout at idx that may be nil; 0: nothing. */
+static uint32_t timeout_ms(lua_State *L, int idx, struct ml_run *run)
 {
     uint64_t ms = TIMEOUT_MS, now;
-    if (lua_getfield(L, 1, "timeout") != LUA_TNIL) {
-        lua_Number seconds = luaL_checknumber(L, -1);
+    if (!lua_isnil(L, idx)) {
+        lua_Number seconds = luaL_checknumber(L, idx);
         luaL_argcheck(L, isfinite(seconds), 1, "timeout must be a number of seconds");
         seconds = seconds < 0.001 ? 0.001 : seconds;
         ms = seconds * 1000 < TIMEOUT_MAX_MS ? (uint64_t)(seconds * 1000) : TIMEOUT_MAX_MS;
@@ -259,6 +260,19 @@ static int k_fetch(lua_State *L, int status, lua_KContext ctx)
 }
 
 /* Nothing may raise once the transfer has started. */
+static int start(lua_State *L, struct transfer *t, const struct ml_fetch_request *request,
+                 lua_KFunction k)
+{
+    struct ml_client *client = ml_vm_of(L)->script->options.client;
+    struct ml_err err = {.text = ""};
+    if (request->timeout_ms == 0)
+        return push_error(L, "no time is left");
+    if (ml_fetch_start(client, request, on_fetched, t, &t->fetch, &err) != ML_OK)
+        return push_error(L, err.text);
+    ml_await_ref(&t->await);
+    return ml_await_yield(L, &t->await, k);
+}
+
 static int l_fetch(lua_State *L)
 {
     struct ml_vm *vm = ml_vm_check_live(L);
@@ -279,17 +293,48 @@ static int l_fetch(lua_State *L)
     };
     lua_getfield(L, 1, "headers");
     request.header_count = take_headers(L, t, lua_gettop(L), headers);
-    request.timeout_ms = timeout_ms(L, vm->run);
+    lua_getfield(L, 1, "timeout");
+    request.timeout_ms = timeout_ms(L, -1, vm->run);
     request.upstream = choose_upstream(L, vm->script, request.url, &err);
     if (!request.upstream)
         return push_error(L, err.text);
-    if (request.timeout_ms == 0)
-        return push_error(L, "no time is left");
-    if (ml_fetch_start(vm->script->options.client, &request, on_fetched, t, &t->fetch, &err) !=
-        ML_OK)
-        return push_error(L, err.text);
-    ml_await_ref(&t->await);
-    return ml_await_yield(L, &t->await, k_fetch);
+    return start(L, t, &request, k_fetch);
+}
+
+static int k_bearer_get(lua_State *L, int status, lua_KContext ctx)
+{
+    const struct ml_fetch_result *r = ((struct transfer *)(intptr_t)ctx)->result;
+    if (r->error)
+        return push_error(L, r->text);
+    lua_pushinteger(L, r->status);
+    lua_pushlstring(L, r->body.p ? r->body.p : "", r->body.n);
+    push_header(L, r, ML_STR("content-type"));
+    push_header(L, r, ML_STR("www-authenticate"));
+    ml_await_release(L, GET_BOX);
+    return 4;
+}
+
+/* What is asked about each new token: one fetch, and no tables. */
+static int l_bearer_get(lua_State *L)
+{
+    static const struct ml_header accept = {{"Accept", 6}, {"application/json", 16}};
+    struct ml_vm *vm = ml_vm_check_live(L);
+    lua_settop(L, 4);
+    if (!ml_await_allowed(L, "fetch"))
+        return push_error(L, "too many requests wait");
+    struct ml_fetch_request request = {
+        .upstream = ml_upstream_check(L, 1),
+        .method = ML_STR("GET"),
+        .url = ml_vm_check_text(L, 2),
+        .headers = &accept,
+        .header_count = 1,
+        .bearer = ml_vm_check_text(L, 3),
+        .timeout_ms = timeout_ms(L, 4, vm->run),
+    };
+    if (request.bearer.n == 0 || !ml_header_value_ok(request.bearer))
+        return luaL_error(L, "bearer_get: this token cannot be sent");
+    struct transfer *t = ml_await_new(L, sizeof *t, cancel_transfer, free_transfer);
+    return start(L, t, &request, k_bearer_get);
 }
 
 struct nap {
@@ -348,7 +393,8 @@ static int l_sleep(lua_State *L)
 
 void ml_lib_http(lua_State *L)
 {
-    static const luaL_Reg functions[] = {{"fetch", l_fetch}, {"sleep", l_sleep}, {NULL, NULL}};
+    static const luaL_Reg functions[] = {
+        {"fetch", l_fetch}, {"bearer_get", l_bearer_get}, {"sleep", l_sleep}, {NULL, NULL}};
     static const luaL_Reg headers[] = {
         {"__index", headers_index}, {"__pairs", headers_pairs}, {NULL, NULL}};
     luaL_setfuncs(L, functions, 0);

@@ -12,7 +12,9 @@
 #include <math.h>
 #include <stdint.h>
 
-enum { ENCODE_DEPTH = 32, TAPE_MAX = 16 << 20 };
+/* LEVEL_STACK: slots for one level of nesting; a stack that is grown for the deepest text is grown
+ * again after each collection, which shrinks it. */
+enum { ENCODE_DEPTH = 32, TAPE_MAX = 16 << 20, LEVEL_STACK = LUA_MINSTACK };
 
 static char list_key; /* its address is the registry's key of the mark */
 
@@ -142,6 +144,7 @@ static void push_value(lua_State *L, const char **at);
 static void push_list(lua_State *L, const char **at)
 {
     size_t n = read_size(at);
+    luaL_checkstack(L, LEVEL_STACK, NULL);
     lua_createtable(L, (int)n, 0);
     if (n == 0) {
         push_list_mark(L);
@@ -156,6 +159,7 @@ static void push_list(lua_State *L, const char **at)
 
 static void push_object(lua_State *L, const char **at)
 {
+    luaL_checkstack(L, LEVEL_STACK, NULL);
     lua_createtable(L, 0, (int)read_size(at));
     while (**at != ']') {
         (*at)++; /* 'k' */
@@ -204,7 +208,7 @@ static void push_value(lua_State *L, const char **at)
 
 int ml_lua_push_json(lua_State *L, struct ml_str text, struct ml_err *err)
 {
-    luaL_checkstack(L, 3 * ML_JSON_DEPTH + LUA_MINSTACK, NULL);
+    luaL_checkstack(L, LEVEL_STACK, NULL);
     struct tape t = {.buf = ml_scratch_get(L, ML_SCRATCH_TAPE, TAPE_MAX)};
     int r = tape_write(&t, text, err);
     if (r < 0)
@@ -263,6 +267,7 @@ static void encode_table(struct encoder *e, int idx)
     lua_State *L = e->L;
     if (++e->depth > ENCODE_DEPTH)
         luaL_error(L, "JSON text would be too deep (a cycle?)");
+    luaL_checkstack(L, LEVEL_STACK, NULL);
     bool list = lua_rawgeti(L, idx, 1) != LUA_TNIL || has_list_mark(L, idx);
     lua_pop(L, 1);
     if (list)
@@ -319,7 +324,7 @@ static void encode(struct encoder *e, int idx)
 void ml_lua_to_json(lua_State *L, int idx, struct ml_buf *out)
 {
     struct encoder e = {.L = L, .out = {.buf = out}};
-    luaL_checkstack(L, 6 * ENCODE_DEPTH + LUA_MINSTACK, NULL);
+    luaL_checkstack(L, LEVEL_STACK, NULL);
     encode(&e, lua_absindex(L, idx));
     if (out->failed)
         luaL_error(L, "JSON text would be too large");

@@ -1,6 +1,8 @@
-/* base64, sha256, equals, url_escape, url_parse, utf8_ok: the codec's and crypto's functions on Lua
- * strings. Results are made in a scratch buffer. The state's thread only. */
+/* base64, sha256, equals, url_escape, url_parse, utf8_ok, b64token, printable: the codec's and
+ * crypto's functions on Lua strings. Results are made in a scratch buffer. The state's thread only.
+ */
 #include "base/mem.h"
+#include "codec/header.h"
 #include "codec/text.h"
 #include "crypto/digest.h"
 #include "script/pure.h"
@@ -97,6 +99,61 @@ static int l_utf8_ok(lua_State *L)
     return 1;
 }
 
+static int l_b64token(lua_State *L)
+{
+    lua_pushboolean(L, ml_b64token_ok(check_text(L, 1)));
+    return 1;
+}
+
+/* Bytes of the text at idx when it is printable ASCII and has none of `without`; else 0. */
+static size_t printable(lua_State *L, int idx, struct ml_str without)
+{
+    struct ml_str s;
+    if (lua_type(L, idx) != LUA_TSTRING)
+        return 0;
+    s.p = lua_tolstring(L, idx, &s.n);
+    if (!ml_printable(s))
+        return 0;
+    for (size_t i = 0; i < without.n; i++)
+        if (memchr(s.p, without.p[i], s.n))
+            return 0;
+    return s.n;
+}
+
+/* Of a table that has the keys 1 to n and no others; else false. */
+static bool printable_list(lua_State *L, struct ml_str without, lua_Integer n, size_t *bytes)
+{
+    lua_Integer count = 0;
+    for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
+        size_t more = printable(L, -1, without);
+        lua_Integer key = lua_isinteger(L, -2) ? lua_tointeger(L, -2) : 0;
+        if (more == 0 || key < 1 || key > n)
+            return false;
+        *bytes += more;
+        count++;
+    }
+    return count == n;
+}
+
+static int l_printable(lua_State *L)
+{
+    lua_settop(L, 2);
+    struct ml_str without = lua_isnil(L, 2) ? ML_STR("") : check_text(L, 2);
+    size_t bytes = 0;
+    if (lua_type(L, 1) == LUA_TTABLE) {
+        lua_Integer n = (lua_Integer)lua_rawlen(L, 1);
+        if (!printable_list(L, without, n, &bytes))
+            return 0;
+        lua_pushinteger(L, (lua_Integer)bytes);
+        lua_pushinteger(L, n);
+        return 2;
+    }
+    if ((bytes = printable(L, 1, without)) == 0)
+        return 0;
+    lua_pushinteger(L, (lua_Integer)bytes);
+    return 1;
+}
+
 void ml_lib_text(lua_State *L)
 {
     static const luaL_Reg functions[] = {
@@ -107,6 +164,8 @@ void ml_lib_text(lua_State *L)
         {"url_escape", l_url_escape},
         {"url_parse", l_url_parse},
         {"utf8_ok", l_utf8_ok},
+        {"b64token", l_b64token},
+        {"printable", l_printable},
         {NULL, NULL},
     };
     luaL_setfuncs(L, functions, 0);

@@ -12,7 +12,7 @@ local REFUSED_TTL = 5 -- seconds that a definite refusal is remembered
 local function lead(host, spec, credential, opened)
   local ticket <close> = opened -- whoever waits leads next if this raises
   local refused_ttl = spec.cache > 0 and REFUSED_TTL or 0
-  local problem = token.problem(credential)
+  local problem = token.problem(host, credential)
   if problem then
     host.settle(ticket, "refuse", problem, 0)
     return "invalid", problem

@@ -17,6 +17,14 @@ local function want(kind, value, what)
   return value
 end
 
+local function printable(value, without)
+  if type(value) ~= "string" or not value:find("^[ -~]+$") then return nil end
+  for byte in (without or ""):gmatch(".") do
+    if value:find(byte, 1, true) then return nil end
+  end
+  return #value
+end
+
 local function text_functions(host)
   host.json_decode, host.json_encode, host.json_list = json.decode, json.encode, json.list
   host.base64_encode = function(text, url) return bytes.base64_encode(want("string", text, "base64_encode"), url) end
@@ -26,6 +34,17 @@ local function text_functions(host)
   host.url_escape = function(text) return bytes.url_escape(want("string", text, "url_escape")) end
   host.url_parse = function(text) return bytes.url_parse(want("string", text, "url_parse")) end
   host.utf8_ok = function(text) return utf8.len(want("string", text, "utf8_ok")) ~= nil end
+  host.b64token = function(text) return want("string", text, "b64token"):find("^[%w%-%._~%+/=]+$") ~= nil end
+  host.printable = function(value, without)
+    if type(value) ~= "table" then return printable(value, without) end
+    local total, items = 0, 0
+    for key, item in pairs(value) do
+      local n = printable(item, without)
+      if not n or math.type(key) ~= "integer" or key < 1 or key > #value then return nil end
+      total, items = total + n, items + 1
+    end
+    if items == #value then return total, items end
+  end
   -- JSON is YAML; block style is left to the server.
   host.yaml_decode = function(text)
     local value, why = json.decode(want("string", text, "yaml_decode"))
@@ -107,6 +126,14 @@ local function outside_functions(host, self)
       method = request.method or "GET", url = want("string", request.url, "fetch.url"), headers = headers, body = request.body,
       timeout = request.timeout,
     }
+  end
+  function host.bearer_get(upstream, url, token, timeout)
+    if want("string", token, "bearer_get") == "" then error("bearer_get: this token cannot be sent", 2) end
+    local answer, why = host.fetch {
+      upstream = upstream, url = url, timeout = timeout, headers = { authorization = "Bearer " .. token, accept = "application/json" },
+    }
+    if not answer then return nil, why end
+    return answer.status, answer.body, answer.headers["content-type"], answer.headers["www-authenticate"]
   end
   function host.sleep(seconds)
     if not self.in_task then error("cannot wait here", 2) end

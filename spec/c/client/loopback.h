@@ -123,6 +123,10 @@ static const struct {
     {"/204", "HTTP/1.1 204 No Content\r\n\r\n", true},
     {"/301", "HTTP/1.1 301 Moved\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n", true},
     {"/401", "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", true},
+    {"/bearer",
+     "HTTP/1.1 400 Bad\r\nContent-Type: application/json\r\nWWW-Authenticate: Bearer "
+     "error=\"invalid_token\"\r\nWWW-Authenticate: Basic\r\nContent-Length: 2\r\n\r\n{}",
+     true},
     {"/404", "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", true},
     {"/429", "HTTP/1.1 429 Slow Down\r\nRetry-After: 3600\r\nContent-Length: 0\r\n\r\n", true},
     {"/429-none", "HTTP/1.1 429 Slow Down\r\nContent-Length: 0\r\n\r\n", true},

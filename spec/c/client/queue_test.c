@@ -292,6 +292,11 @@ static void token_file(void **state)
     expect_bearer(&w, u, "/ok", "\r\nAuthorization: Bearer second\r\n");
     ml_clock_advance(10001);
     expect_bearer(&w, u, "/ok", "\r\nAuthorization: Bearer third\r\n");
+    r = fetch(&w, (struct ml_fetch_request){.upstream = u, .bearer = ML_STR("own")},
+              url_of(&w, "/echo"));
+    assert_non_null(memmem(r->body.p, r->body.n, "Bearer own\r\n", 12));
+    assert_null(memmem(r->body.p, r->body.n, "third", 5)); /* the request's own wins */
+    ml_fetch_result_free(r);
     int before = w.server.requests;
     static const char *const bad[] = {"two words", "a\x01z", "line\nbreak"};
     for (size_t i = 0; i < 3; i++) {

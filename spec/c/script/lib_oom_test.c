@@ -61,7 +61,8 @@ static const char script[] =
     "host.json_encode(v.a); host.yaml_decode('a: [1, {b: c}]'); host.yaml_decode('[')\n"
     "host.base64_decode(host.base64_encode(s)); host.base64_decode(host.base64_encode(s, true), "
     "true); host.base64_decode('?'); host.sha256(s); host.equals(s, s); host.url_escape(s)\n"
-    "host.url_parse('https://h:1/p?q'); host.url_parse('x'); host.utf8_ok(s)\n"
+    "host.url_parse('https://h:1/p?q'); host.url_parse('x'); host.utf8_ok(s); host.printable({ s, "
+    "s }, s)\n"
     "local r = host.regex('(h)(e)?'); r:test(s); r:match(s); r:replace(s, '$1'); host.regex('('); "
     "pcall(r.test, r, '\\xff')\n"
     "tostring(host.a_secret); pcall(function() return host.a_secret .. 'x' end)\n";

@@ -28,7 +28,8 @@ static void test_text(void **state)
            "end");
     /* S-518 */
     run(L, "for _, name in ipairs{ 'base64_encode', 'base64_decode', 'sha256', 'equals', "
-           "'url_escape', 'url_parse', 'utf8_ok', 'regex', 'json_decode', 'yaml_decode' } do\n"
+           "'url_escape', 'url_parse', 'utf8_ok', 'b64token', 'regex', 'json_decode', "
+           "'yaml_decode' } do\n"
            "  for _, bad in ipairs{ {}, true, print, host.a_secret, host.readonly{}, host.sha256 } "
            "do\n"
            "    local ok, why = pcall(host[name], bad, bad); assert(not ok and "

@@ -71,6 +71,63 @@ static void test_fetch(void **state)
     assert_int_equal(ml_script_stats(world.script).running, 0);
 }
 
+/* A policy whose request with these bytes for a token is decided by body. */
+static struct ml_vm *load_get(const char *body)
+{
+    char *text;
+    assert_true(
+        asprintf(&text,
+                 "local at = 'http://127.0.0.1:' .. host.env('PORT')\n"
+                 "local up = host.upstream { name = 'idp' }\n"
+                 "local plan = host.plan({ 'X-User' }, { 'set' })\n"
+                 "local function allow(req) host.allow(req, plan, 'a', 'allowed', 'a') end\n"
+                 "return { name = 'get', headers = { 'x-user' }, decide = function(req)\n"
+                 "%s\nallow(req) end }",
+                 body) > 0);
+    struct ml_vm *vm = load(&world, text);
+    free(text);
+    return vm;
+}
+
+static void test_bearer_get(void **state)
+{
+    static const char *const bodies[] = {
+        "local status, body, kind, challenge = host.bearer_get(up, at .. '/echo', 'a.b-c=', 2)\n"
+        "assert(status == 200 and kind == nil and challenge == nil)\n"
+        "assert(body:find('^GET /echo HTTP/1.1\\r\\n'))\n"
+        "assert(body:find('\\r\\nAuthorization: Bearer a.b-c=\\r\\n', 1, true))\n"
+        "assert(body:find('\\r\\nAccept: application/json\\r\\n', 1, true))",
+        "assert(select('#', host.bearer_get(up, at .. '/ok', 't')) == 4)",
+        "local status, body, kind, challenge = host.bearer_get(up, at .. '/bearer', 't', 2)\n"
+        "assert(status == 400 and body == '{}' and kind == 'application/json')\n"
+        "assert(challenge == 'Bearer error=\"invalid_token\", Basic')",
+        "local status, why = host.bearer_get(up, at .. '/never', 't', 0.05)\n"
+        "assert(status == nil and #why > 0)",
+        "local status, why = host.bearer_get(up, 'ftp://x/', 't', 1)\n"
+        "assert(status == nil and #why > 0)",
+        "for _, token in ipairs { '', 'a\\nb', ' a', ('x'):rep(40000) } do\n"
+        "  local ok, why = pcall(host.bearer_get, up, at .. '/ok', token, 1)\n"
+        "  assert(not ok and why:find('cannot be sent', 1, true)) end",
+        "assert(not pcall(host.bearer_get, {}, at, 't', 1) and not pcall(host.bearer_get, up, 1, "
+        "'t') and not pcall(host.bearer_get, up, at, 5) and not pcall(host.bearer_get, up, at, "
+        "'t', 0 / 0))",
+        "local ok, why = pcall(table.sort, { 1, 2 }, function() host.bearer_get(up, at, 't') end)\n"
+        "assert(not ok and why:find('cannot wait here', 1, true))",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct ask a;
+        struct ml_vm *vm = load_get(bodies[i]);
+        ask_open(&a);
+        ask_start(&a, vm);
+        ask_wait(&a, &world);
+        if (a.d.action != ML_ALLOW)
+            fail_msg("%zu: %s", i, last_reason(&a));
+        a.vm = vm;
+        ask_done(&a);
+    }
+    assert_int_equal(ml_script_stats(world.script).running, 0);
+}
+
 /* More origins than are kept. */
 static void test_origins(void **state)
 {
@@ -442,10 +499,11 @@ int main(void)
 {
 #define CASE(f) cmocka_unit_test_setup_teardown(f, open_served, close_served)
     const struct CMUnitTest tests[] = {
-        CASE(test_fetch),       CASE(test_origins),        CASE(test_deadline),
-        CASE(test_own_timeout), CASE(test_too_many_calls), CASE(test_request_cpu),
-        CASE(test_cancel),      CASE(test_reload),         CASE(test_close),
-        CASE(test_tasks),       CASE(test_random),         CASE(test_too_many_waits),
+        CASE(test_fetch),          CASE(test_bearer_get),  CASE(test_origins),
+        CASE(test_deadline),       CASE(test_own_timeout), CASE(test_too_many_calls),
+        CASE(test_request_cpu),    CASE(test_cancel),      CASE(test_reload),
+        CASE(test_close),          CASE(test_tasks),       CASE(test_random),
+        CASE(test_too_many_waits),
     };
     return RUN_TWICE("wait", tests);
 }
