@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/mem.h"
 #include "store/session.h"
+#include "store/session_internal.h"
 #include "store/session_memory.h"
 
 #include <pthread.h>
@@ -447,6 +448,29 @@ static void too_large_and_full(void **state)
     world_close(&w);
 }
 
+static void forms_of_ids(void **state)
+{
+    char id[ML_SESSION_ID + 2] = ML_SESSION_PREFIX "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQ";
+    struct ml_digest key;
+    assert_true(ml_session_key(ml_str(id, ML_SESSION_ID), &key));
+    assert_false(ml_session_key(ml_str(id, ML_SESSION_ID - 1), &key));
+    id[ML_SESSION_ID] = 'a';
+    assert_false(ml_session_key(ml_str(id, ML_SESSION_ID + 1), &key));
+    for (size_t at = 0; at < ML_SESSION_ID; at++) {
+        char was = id[at];
+        for (int c = 0; c < 256; c++) {
+            bool good = at < strlen(ML_SESSION_PREFIX)
+                            ? c == was
+                            : c && strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                          "0123456789-_",
+                                          c);
+            id[at] = (char)c;
+            assert_true(ml_session_key(ml_str(id, ML_SESSION_ID), &key) == good);
+        }
+        id[at] = was;
+    }
+}
+
 /* Two workers at the same sessions: whoever sees one after its end was answered is wrong. */
 struct worker {
     pthread_t thread;
@@ -511,6 +535,7 @@ int main(void)
         cmocka_unit_test(an_end_outlives_the_outage),
         cmocka_unit_test(kills),
         cmocka_unit_test(messages),
+        cmocka_unit_test(forms_of_ids),
         cmocka_unit_test(too_large_and_full),
         cmocka_unit_test(two_workers),
     };
