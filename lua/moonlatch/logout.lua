@@ -39,12 +39,10 @@ local function is_ours(req)
   return name ~= nil and name:lower() == ((req.host or ""):lower():gsub(":%d+$", ""))
 end
 
--- Ends the session of an id, in an outage, too: the host remembers that it is dead. Waits. Its tokens, or nil.
+-- Ends the session of an id. Waits. Whether it has ended, and its tokens or nil.
 local function finish(flow, id)
-  local host = flow.session.host
-  local tokens = host.session_tokens(id)
-  host.session_delete(id)
-  return tokens
+  local tokens = flow.session.host.session_tokens(id)
+  return flow.session:finish(id), tokens
 end
 
 -- The refresh token first: without it the other one soon is worth nothing. A provider that fails is not asked again.
@@ -66,8 +64,15 @@ local function tell(site, req, flow, url)
   })
 end
 
+local function not_now(site, req)
+  site.host.step(req, "logout", "unavailable")
+  return plain(site, req, 503, "unavailable", { ["Retry-After"] = "1" })
+end
+
 local function by_header(site, req, flow, id)
-  revoke(flow, (finish(flow, id)))
+  local ended, tokens = finish(flow, id)
+  if not ended then return not_now(site, req) end
+  revoke(flow, tokens)
   return tell(site, req, flow, site.after_logout)
 end
 
@@ -92,7 +97,8 @@ local function next_url(site, flow, tokens)
 end
 
 local function by_cookie(site, req, flow, id)
-  local tokens = finish(flow, id)
+  local ended, tokens = finish(flow, id)
+  if not ended then return not_now(site, req) end
   revoke(flow, tokens)
   local url = next_url(site, flow, tokens)
   if is_script(req) then return tell(site, req, flow, url) end

@@ -64,11 +64,13 @@ local function end_local(site, req, params)
     local flow = flow_of_issuer(site, params.iss)
     return flow and site.host.session_kill("sid", session.subject(flow.provider, params.sid)) ~= nil
   end
+  local done = true
   for _, flow in ipairs(site.ordered) do
     local id = flow.session:cookie_id(req)
-    if id then site.host.session_delete(id) end
+    -- What is no session is left alone: anybody may ask here, and each end is remembered and told to the other replicas.
+    if id and flow.session:read(id) ~= "none" then done = flow.session:finish(id) and done end
   end
-  return true
+  return done
 end
 
 --- Answers the front-channel.

@@ -62,6 +62,10 @@ function session:read(id)
   return state, open
 end
 
+--- Ends a session, in an outage, too: the host remembers that it is dead. Waits. Whether it is: not when the store is away and too
+-- many wait for their end already.
+function session:finish(id) return self.host.session_delete(id) ~= nil or self.host.session_read(id) == "none" end
+
 --- Ends a session in whose place a login has put another one. Requests of the browser's other tabs still carry its id: their answers
 -- must not take back the new cookie. Waits.
 function session:replace(id)

@@ -117,6 +117,16 @@ describe("logout", function()
     assert.denied(p:request { session = id, headers = { Accept = "a/b" } }, 401)
   end)
 
+  it("is 503 when it could not even be remembered", function()
+    p.fake.session_failure = "down"
+    p.fake.host.session_delete = function() return nil, "too many sessions wait for their end" end
+    for _, request in ipairs { { headers = { ["X-Session"] = id } }, { session = id, headers = { ["Sec-Fetch-Site"] = "same-origin" } } } do
+      local d = post(request)
+      assert.equal(503, d.status)
+      assert.is_nil(d.client_headers["Set-Cookie"])
+    end
+  end)
+
   it("asks when somebody follows a link, and the page's button works through any gateway (Q21)", function()
     local d = p:request { endpoint = "logout", path = "/authservice/logout", session = id }
     assert.equal(405, d.status)
@@ -295,6 +305,17 @@ describe("front-channel logout", function()
     assert.is_nil(p.fake.sessions[id])
     assert.equal(0, corp:times("revoke"))
     assert.equal(before, corp:times("token"))
+  end)
+
+  it("ends nothing for an id that nobody has: each end is remembered and told around", function()
+    for _, session in ipairs { "mls_" .. ("a"):rep(43), "x" } do
+      local d = visit("", { session = session })
+      assert.equal(200, d.status)
+      assert.is_nil(d.calls.session_delete)
+    end
+    p.fake.session_failure = "down"
+    p.fake.host.session_delete = function() return nil, "too many sessions wait for their end" end
+    assert.equal(503, visit("", { session = id }).status)
   end)
 
   it("by the cookie alone", function()
