@@ -68,9 +68,11 @@ local function open_state(site, params)
   return state, flow
 end
 
--- RFC 9207 section 2.4, for answers of both kinds.
-local function issuer_problem(provider, document, params)
+-- RFC 9207 section 2.4, for answers of both kinds. With several providers and one redirect URI nothing else tells whose code this is: one
+-- of them could have another one's sent to itself (RFC 9700 section 4.4).
+local function issuer_problem(provider, document, params, several)
   if params.iss == nil then
+    if several then return "there is no iss, and people log in at more than one provider" end
     return document.authorization_response_iss_parameter_supported and "there is no iss" or nil
   end
   if params.iss ~= provider.issuer then return "iss is another issuer" end
@@ -192,7 +194,7 @@ local function answered(site, req, params)
   if not state then return fail(site, req, "state", flow) end
   local document, unknown = flow.provider:document()
   if not document then return fail(site, req, "unavailable", unknown, state.u) end
-  local problem = issuer_problem(flow.provider, document, params) or answer_problem(params)
+  local problem = issuer_problem(flow.provider, document, params, site.several) or answer_problem(params)
   if problem then return fail(site, req, "parameters", problem, state.u) end
   local open = tabs.read(site.host, req)
   local secret = tabs.take(site.host, open, state.h)

@@ -99,6 +99,19 @@ local function all_steps(policy)
   return lists
 end
 
+-- Whether people log in at more than one provider.
+local function logs_in_at_several(policy)
+  local first
+  local function differs(spec)
+    if not spec or spec.clients == "none" then return false end
+    first = first or spec.provider.name
+    return spec.provider.name ~= first
+  end
+  local several = differs(policy.login)
+  for _, route in ipairs(policy.routes or {}) do several = differs(route.login) or several end
+  return several
+end
+
 -- Our own places, for policies with sessions.
 function compiler:make_site()
   local flows = {}
@@ -116,7 +129,7 @@ function compiler:make_site()
       end
     end
   end
-  if #flows > 0 then self.site = site.new(self.host, self.places, flows, self.policy.login) end
+  if #flows > 0 then self.site = site.new(self.host, self.places, flows, self.policy.login, logs_in_at_several(self.policy)) end
 end
 
 -- The login of a route: none where no authenticator would take the session that it makes (S-081).

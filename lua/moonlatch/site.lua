@@ -1,8 +1,8 @@
 --- Our own places, as the server marks them in req.endpoint: callback, logout, the provider's logouts, pages.
 --
 -- A site is { host, pages, places, flows = {owner = flow}, ordered = the same in the order of the policy, homepage, after_login,
--- after_logout, takes_form_post }; a flow is { session, provider, map, about }: one provider's sessions and the policy's names
--- for their users.
+-- after_logout, takes_form_post, several = whether people log in at more than one provider }; a flow is { session, provider, map,
+-- about }: one provider's sessions and the policy's names for their users.
 local callback = require("moonlatch.callback")
 local is_browser = require("moonlatch.browser")
 local logout = require("moonlatch.logout")
@@ -14,12 +14,12 @@ site.__index = site
 
 local PAGES = { homepage = "Welcome", after_logout = "You are signed out" }
 
---- flows: list; login: the policy's, normalised, or nil. While loading only.
-function site.new(host, places, flows, login)
+--- flows: list; login: the policy's, normalised, or nil; several: see above. While loading only.
+function site.new(host, places, flows, login, several)
   login = login or {}
   local provider = login.provider or flows[1].provider
   local self = setmetatable({
-    host = host, places = places, flows = {}, ordered = flows, pages = pages.new(host, places, provider.issuer),
+    host = host, places = places, flows = {}, ordered = flows, several = several, pages = pages.new(host, places, provider.issuer),
     homepage = login.homepage or places.homepage, after_login = login.after_login, after_logout = login.after_logout or places.after_logout,
   }, site)
   for _, flow in ipairs(flows) do

@@ -2,6 +2,7 @@
 local idps = require("moonlatch.testing.idp")
 local json = require("moonlatch.testing.json")
 local keys = require("moonlatch.testing.keys")
+local made = require("made")
 local session_policy = require("session_policy")
 
 local function play(...) return session_policy.play(...) end
@@ -123,6 +124,32 @@ describe("callback", function()
     local query = corp:authorize(started, { email = "a" })
     page(corp:finish(started, (query:gsub("iss=[^&]*", "iss=https%%3A%%2F%%2Fevil.example.com"))), 400)
     assert.equal(303, corp:finish(started, (query:gsub("&iss=[^&]*", ""))).status)
+  end)
+
+  it("takes no code without iss where people log in at several providers: it may be another one's (S-205)", function()
+    p = made.play(function(host)
+      local function provider(name)
+        return { name = name, issuer = "https://" .. name .. ".example.com", client_id = "gate", client_secret = host.secret("S"), timeout = 5 }
+      end
+      local one, two = provider("one"), provider("two")
+      return {
+        providers = { one = one, two = two }, authenticators = { made.authn("session", { provider = one }), made.authn("session", { provider = two }) },
+        login = { provider = one, clients = "browsers" },
+        routes = { { name = "two", prefix = { "/two" }, login = { provider = two, clients = "browsers" } } },
+      }
+    end, { env = { S = "s" }, discovery = false })
+    local one, two = p:idp("one"), p:idp("two")
+    for _, idp in ipairs { one, two } do idp.metadata.authorization_response_iss_parameter_supported = false end
+    p:discover()
+    -- Two sends the browser, which it was to log in, to one, with a request of its own making.
+    local at_two = two:start { path = "/two" }
+    local lured = { state = at_two.state, nonce = "n", parameters = at_two.parameters, cookies = at_two.cookies }
+    local stolen = one:authorize(lured, { email = "alice@example.com" })
+    for _, query in ipairs { stolen, (stolen:gsub("&iss=[^&]*", "")) } do
+      page(two:finish(at_two, query), 400)
+      assert.equal(0, two:times("token") + one:times("token"))
+    end
+    for _, idp in ipairs { one, two } do assert.is_string((idp:login({ email = "bob@example.com" }, { path = "/" .. idp.spec.name }))) end
   end)
 
   for _, method in ipairs { "POST", "PUT", "HEAD", "DELETE" } do
