@@ -54,10 +54,11 @@ local function authenticate(provider, form, headers)
   return true
 end
 
---- Posts a form to an endpoint as this client. pairs: list of { name, value }. Waits. The answer, or nil and why.
-function client.post(provider, url, pairs, timeout)
+--- Posts a form to an endpoint as this client. pairs: list of { name, value }; accept: the media types, or nil for JSON. Waits. The
+-- answer, or nil and why.
+function client.post(provider, url, pairs, timeout, accept)
   local form, headers = table.move(pairs, 1, #pairs, 1, {}), {
-    ["content-type"] = "application/x-www-form-urlencoded", accept = "application/json",
+    ["content-type"] = "application/x-www-form-urlencoded", accept = accept or "application/json",
   }
   local ready, why = authenticate(provider, form, headers)
   if not ready then return nil, why end

@@ -16,6 +16,7 @@ local AUTHN = {
   anonymous = require("moonlatch.authn.anonymous"),
   custom = require("moonlatch.authn.custom"),
   id_token = require("moonlatch.authn.id_token"),
+  introspection = require("moonlatch.authn.introspection"),
   jwt = require("moonlatch.authn.jwt"),
   kubernetes = require("moonlatch.authn.kubernetes"),
   opaque = require("moonlatch.authn.opaque"),

@@ -5,6 +5,7 @@ local jwt = {}
 local LEEWAY = 60          -- seconds that clocks may differ
 local CLOCKS_DIFFER = { past = LEEWAY, future = LEEWAY }
 local MOMENT_MAX = 1e11    -- a moment beyond is no moment (S-105)
+local ANSWER_AGE = 300     -- seconds that a signed answer about a token may be old
 local LOGOUT_AGE = 600     -- seconds that a logout token may be old; its jti is remembered longer
 local LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 -- The hash of at_hash by the token's own algorithm (Core section 3.1.3.6; Ed25519 hashes with SHA-512).
@@ -68,8 +69,9 @@ local function span(seconds)
   return ("%dd"):format(seconds // 86400)
 end
 
--- leeway: { past = seconds that exp may be past, future = that iat and nbf may be ahead }.
-local function time_problem(claims, now, leeway)
+--- Why exp, iat and nbf (RFC 7519 section 4.1), each of which may be absent, make a token unusable now, or nil. leeway: { past = seconds
+-- that exp may be past, future = that iat and nbf may be ahead }.
+function jwt.time_problem(claims, now, leeway)
   for _, name in ipairs { "exp", "iat", "nbf" } do
     if claims[name] ~= nil and not is_moment(claims[name]) then return name .. " is no moment" end
   end
@@ -83,7 +85,7 @@ local function subject_ok(sub) return type(sub) == "string" and #sub > 0 and #su
 -- What ID tokens and logout tokens share.
 local function common_problem(provider, claims, leeway)
   if claims.iss ~= provider.issuer then return "iss is not the provider" end
-  local problem = audience_problem(provider, claims) or time_problem(claims, provider.host.now(), leeway or CLOCKS_DIFFER)
+  local problem = audience_problem(provider, claims) or jwt.time_problem(claims, provider.host.now(), leeway or CLOCKS_DIFFER)
   if problem then return problem end
   if not claims.iat then return "iat is missing" end
 end
@@ -138,7 +140,7 @@ local function access_token_problem(provider, claims, header, wanted)
   if not typed_as(header, "at+jwt", "application/at+jwt") or claims.events ~= nil then return "it is another kind of token" end
   if claims.iss ~= provider.issuer then return "iss is not the provider" end
   if not jwt.is_for(claims.aud, wanted.audience) then return "the token is for another audience" end
-  local problem = time_problem(claims, provider.host.now(), wanted.leeway or CLOCKS_DIFFER)
+  local problem = jwt.time_problem(claims, provider.host.now(), wanted.leeway or CLOCKS_DIFFER)
   if problem then return problem end
   if not claims.exp then return "exp is missing" end
   if not wanted.any_kind and is_id_token(claims, header) then return "it is an ID token" end
@@ -209,6 +211,23 @@ function jwt.userinfo(provider, token)
   local problem = audience_problem(provider, claims)
   if problem then return nil, problem end
   return claims
+end
+
+--- An answer of the introspection endpoint that is a JWT (RFC 9701 section 5): what it says of the token. audience: what else than our
+-- client_id it may be for, a list or nil. Waits. members | nil, why
+function jwt.introspection(provider, answer, audience)
+  local claims, header, why = verified(provider, answer)
+  if not claims then return nil, why end
+  if not typed(header, "token-introspection+jwt", "application/token-introspection+jwt") then return nil, "it is another kind of token" end
+  if claims.iss ~= provider.issuer then return nil, "iss is not the provider" end
+  local ours = jwt.is_for(claims.aud, { provider.client_id }) or audience and jwt.is_for(claims.aud, audience)
+  if not ours then return nil, "aud is not our client_id" end
+  local now = provider.host.now()
+  local problem = jwt.time_problem(claims, now, CLOCKS_DIFFER)
+  if problem then return nil, problem end
+  if not claims.iat or claims.iat + ANSWER_AGE < now then return nil, "iat is missing or too long ago" end
+  if type(claims.token_introspection) ~= "table" then return nil, "token_introspection is missing" end
+  return claims.token_introspection
 end
 
 return jwt

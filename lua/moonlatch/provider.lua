@@ -14,7 +14,8 @@ local RETRY_MAX = 30      -- seconds; the back-off is 1, 2, 4 ... 30
 local TIMEOUT = 3         -- seconds for one answer, unless the policy says otherwise
 local ENDPOINTS = { "authorization_endpoint", "token_endpoint", "userinfo_endpoint", "jwks_uri", "introspection_endpoint",
                     "revocation_endpoint", "end_session_endpoint", "pushed_authorization_request_endpoint" }
-local LISTS = { "code_challenge_methods_supported", "token_endpoint_auth_methods_supported", "id_token_signing_alg_values_supported" }
+local LISTS = { "code_challenge_methods_supported", "token_endpoint_auth_methods_supported", "id_token_signing_alg_values_supported",
+                "introspection_signing_alg_values_supported" }
 local FLAGS = { "authorization_response_iss_parameter_supported", "require_pushed_authorization_requests",
                 "backchannel_logout_supported", "backchannel_logout_session_supported" }
 local ALGORITHMS = { "RS256", "ES256", "EdDSA", "PS256" } -- S-224
@@ -31,7 +32,7 @@ function provider.new(host, spec, places)
   if not upstream then error(("provider '%s': %s"):format(spec.name, why), 0) end
   local self = setmetatable({ host = host, name = spec.name, issuer = spec.issuer, upstream = upstream }, provider)
   for _, name in ipairs { "client_id", "auth_method", "private_key", "key_id", "authorize_url", "response_mode", "userinfo_url",
-                          "jwks_url", "jwks_file", "require_pkce", "push", "scopes", "authorize_params" } do
+                          "introspection_url", "jwks_url", "jwks_file", "require_pkce", "push", "scopes", "authorize_params" } do
     self[name] = spec[name]
   end
   self.timeout, self.algorithms = spec.timeout or TIMEOUT, spec.algorithms or ALGORITHMS
@@ -46,8 +47,9 @@ function provider.new(host, spec, places)
 end
 
 --- Whether a policy that uses the provider so needs its discovery document. Authenticators say what they use: uses_keys,
--- uses_userinfo.
+-- uses_userinfo, uses_introspection.
 function provider:wants_document()
+  if self.uses_introspection and (not self.introspection_url or self.private_key) then return true end -- an assertion names an endpoint
   return self.uses_userinfo and not self.userinfo_url or self.uses_keys and not (self.jwks_url or self.jwks_file)
 end
 
@@ -66,6 +68,18 @@ end
 function provider:userinfo()
   if self.userinfo_url then return self.userinfo_url end
   return self:endpoint("userinfo_endpoint")
+end
+
+--- Where tokens are introspected: likewise.
+function provider:introspection()
+  if self.introspection_url then return self.introspection_url end
+  return self:endpoint("introspection_endpoint")
+end
+
+--- Whether its metadata says that it signs answers about tokens (RFC 9701 section 7).
+function provider:signs_introspection()
+  local document = self:document()
+  return document ~= nil and #(document.introspection_signing_alg_values_supported or {}) > 0
 end
 
 --- Where the keys are, where users log in: likewise. authorize() may be a path (Dex behind the same gateway, Q34).

@@ -54,7 +54,7 @@ vocab.authn = {
   opaque = authn("Opaque bearer token, asked of the provider's UserInfo endpoint.",
     { header = BEARER, provider = "provider!", require_audience = "list" }, { unrecognised = true }),
   introspection = authn("Opaque bearer token, asked of the provider's introspection endpoint (RFC 7662).",
-    { header = BEARER, provider = "provider!", audience = "list", scope = "list" }, { unrecognised = true, later = LATER }),
+    { header = BEARER, provider = "provider!", audience = "list", scope = "list" }, { unrecognised = true }),
   jwt = authn("Signed JWT access token, verified with the provider's keys.",
     { header = BEARER, provider = "provider!", audience = "list!", algorithms = "algorithms", leeway = "duration", scope = "list",
       cache = VERIFIED }),

@@ -1,10 +1,12 @@
 local testing = require("moonlatch.testing")
 
+local ENV = { STAFF_CLIENT_SECRET = "s", PARTNER_CLIENT_SECRET = "p" }
+
 describe("multi_issuer", function()
   local p, staff, partner
 
   before_each(function()
-    p = testing.load("policies/multi_issuer.lua", { env = { STAFF_CLIENT_SECRET = "s" } })
+    p = testing.load("policies/multi_issuer.lua", { env = ENV })
     staff, partner = p:idp("staff"), p:idp("partner")
   end)
   after_each(function() p:verify() end)
@@ -35,8 +37,28 @@ describe("multi_issuer", function()
     assert.denied(p:request { bearer = token }, 401, "expired 1s ago")
   end)
 
+  it("remembers an introspection for 30 s", function()
+    local asked = p:http("POST", "https://id.partner.example/introspect"):replies(200, { active = true, sub = "carol" }):times(2)
+    for _ = 1, 5 do assert.allowed(p:request { bearer = "opaque" }) end
+    assert.equal(1, asked.used)
+    p:advance(31)
+    assert.allowed(p:request { bearer = "opaque" })
+  end)
+
+  it("fails closed when the provider is down", function()
+    partner:down()
+    assert.unavailable(p:request { bearer = "opaque" })
+  end)
+
+  it("shows the partner no token of the staff, nor a JWT of somebody else", function()
+    for _, token in ipairs { staff:jwt({ email = "a" }, { audience = "other" }), p:unsigned_jwt { iss = "https://evil.example" } } do
+      assert.denied(p:request { bearer = token, headers = { Accept = "application/json" } }, 401)
+    end
+    assert.equal(0, partner:times("introspect"))
+  end)
+
   it("knows nobody whose keys it never saw", function()
-    local q = testing.load("policies/multi_issuer.lua", { env = { STAFF_CLIENT_SECRET = "s" }, discovery = false })
+    local q = testing.load("policies/multi_issuer.lua", { env = ENV, discovery = false })
     q:idp("partner"):down()
     q:discover()
     assert.unavailable(q:request { bearer = q:idp("partner"):jwt({ sub = "bob" }, { audience = "my-api" }) })
@@ -69,7 +91,7 @@ describe("multi_issuer", function()
   end
 
   it("decides as it did before", function()
-    local token = partner:jwt({ sub = "carol", entitlements = { "read" } }, { audience = "my-api" })
+    local token = partner:opaque { sub = "carol", entitlements = { "read" } }
     local same, want, got = testing.snapshot("multi_issuer_partner", p:request { bearer = token })
     if not same then assert.equal(want, got) end
   end)

@@ -10,7 +10,8 @@ made.corp = CORP
 --- Authenticators as the checker returns them.
 function made.authn(type, options)
   options = options or {}
-  options.invalid = options.invalid or ((type == "opaque" or type == "kubernetes") and "next" or "reject")
+  local unrecognised = type == "opaque" or type == "kubernetes" or type == "introspection"
+  options.invalid = options.invalid or (unrecognised and "next" or "reject")
   options.cache = options.cache or 0
   if type == "opaque" then options.provider = options.provider or CORP end
   return { kind = "authn", type = type, options = options, line = 1 }

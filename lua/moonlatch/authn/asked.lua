@@ -1,5 +1,5 @@
---- What authenticators share that must ask somebody about a bearer token (UserInfo, TokenReview): the cache, one question at a
--- time for one token, and the look at a token before anybody is asked.
+--- What authenticators share that must ask somebody about a bearer token (UserInfo, introspection, TokenReview): the cache, one
+-- question at a time for one token, and the look at a token before anybody is asked.
 --
 -- They cannot say "not mine": the answer "invalid" lets the chain go on by default. What a JWT tells without being verified is
 -- its issuer, so that a token of somebody else is skipped and never sent; nor is the id of a session (Q7).

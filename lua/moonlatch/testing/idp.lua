@@ -1,7 +1,7 @@
 --- The stand-in of an OpenID provider in specs: what it answers, and a person logging in at it.
 --
 --   local corp = p:idp("corp")
---   corp:opaque { email = "a" }                    an access token for which UserInfo answers with these claims
+--   corp:opaque { email = "a" }                    an access token for which UserInfo and introspection answer with these claims
 --   corp:jwt({ email = "a" }, { audience = "api" })    a JWT access token; more options: ttl = 60, signature = "bad", header = { typ = },
 --                                                  without = { "exp" }. Its audience is our client_id unless it is said
 --   corp:login { email = "a" }                     a whole login in a browser: the id of the session, for p:request { session = id }
@@ -9,7 +9,8 @@
 --   corp:authorize(started, claims)                the person agrees: the query of the callback ("code=...&state=...&iss=...")
 --   corp:finish(started, query)                    the way back: the decision of the callback
 --   corp:logout_token { sid = "s" }                a logout token; nil takes a claim out: corp:logout_token({ sub = "x" }, { "jti" })
--- What it says can be bent: corp.tokens_answer(tokens, form) and corp.id_token(claims) change answers, corp.key signs.
+-- What it says can be bent: corp.tokens_answer(tokens, form), corp.id_token(claims) and corp.introspected(members) change answers,
+-- corp.signed(claims, header) makes the one about a token a JWT when it is asked for (RFC 9701), corp.key signs.
 local bytes = require("moonlatch.testing.bytes")
 local json = require("moonlatch.testing.json")
 local keys = require("moonlatch.testing.keys")
@@ -41,7 +42,7 @@ local function form_of(request)
   return form
 end
 
---- An opaque access token for which UserInfo answers with these claims.
+--- An opaque access token for which UserInfo and introspection answer with these claims.
 function idp:opaque(claims)
   self.count = self.count + 1
   local token = ("%s-token-%d"):format(self.name, self.count)
@@ -53,7 +54,8 @@ end
 function idp:down() self.why = "connection refused" end
 function idp:up() self.why = nil end
 
---- How often an endpoint was asked: "token", "userinfo", "jwks", "revoke", "par", "discovery".
+--- How often an endpoint was asked: "token", "userinfo", "introspect", "jwks", "revoke", "par",
+-- "discovery".
 function idp:times(endpoint) return self.asked[endpoint] or 0 end
 
 -- ---------------------------------------------------------------- tokens
@@ -131,7 +133,8 @@ function serve.discovery(self)
   local document = {
     issuer = self.issuer, userinfo_endpoint = self.userinfo, authorization_endpoint = self.base .. "/auth",
     token_endpoint = self.base .. "/token", jwks_uri = self.base .. "/jwks", revocation_endpoint = self.base .. "/revoke",
-    end_session_endpoint = self.base .. "/logout", code_challenge_methods_supported = { "S256" },
+    end_session_endpoint = self.base .. "/logout", introspection_endpoint = self.base .. "/introspect",
+    code_challenge_methods_supported = { "S256" },
     pushed_authorization_request_endpoint = self.base .. "/par", authorization_response_iss_parameter_supported = true,
   }
   for name, value in pairs(self.metadata) do document[name] = value or nil end
@@ -141,6 +144,22 @@ end
 function serve.userinfo(self, request)
   local claims = self.tokens[(request.headers.authorization or ""):match("^Bearer (.+)$")]
   return claims and reply(200, claims) or reply(401, { error = "invalid_token" })
+end
+
+-- RFC 7662. Only our client may ask, by Basic or in the form.
+function serve.introspect(self, request)
+  local form, known = form_of(request), request.headers.authorization
+  self.form, self.authorization, self.accept = form, known, request.headers.accept
+  if not (known or form.client_secret or form.client_assertion) then return reply(401, { error = "invalid_client" }) end
+  local claims, now = self.tokens[form.token or ""], self.policy.fake.now
+  local members = { active = claims ~= nil, iss = claims and self.issuer, token_type = claims and "Bearer", exp = claims and now + LIFE }
+  for name, value in pairs(claims or {}) do members[name] = value end
+  if self.introspected then members = self.introspected(members) or members end
+  if not self.signed or not (self.accept or ""):find("token-introspection+jwt", 1, true) then return reply(200, members) end
+  local outer = { iss = self.issuer, aud = self.spec.client_id, iat = now, token_introspection = members }
+  local header = { typ = "token-introspection+jwt" }
+  self.signed(outer, header)
+  return reply(200, self:sign(outer, header), { ["content-type"] = "application/token-introspection+jwt" })
 end
 
 function serve.token(self, request)
@@ -171,6 +190,7 @@ function idp:serve(request)
   local paths = {
     [self.base .. "/.well-known/openid-configuration"] = "discovery", [self.userinfo] = "userinfo", [self.base .. "/token"] = "token",
     [self.base .. "/jwks"] = "jwks", [self.base .. "/revoke"] = "revoke", [self.base .. "/par"] = "par",
+    [self.spec.introspection_url or self.base .. "/introspect"] = "introspect",
   }
   local name = paths[request.url]
   if not name then return nil end
