@@ -177,6 +177,16 @@ describe("callback", function()
     end)
   end
 
+  it("answers before the provider was found, as the logout does (Q28)", function()
+    p = play({}, { discovery = false })
+    corp = p:idp("corp")
+    page(corp:finish({ cookies = {} }, "code=x&state=y"), 400)
+    page(corp:finish(started, good), 503) -- begun when it was known; another process, the same keys
+    assert.equal(0, corp:times("token"))
+    assert.equal(401, p:request { endpoint = "logout", method = "POST", path = "/authservice/logout" }.status)
+    assert.equal(405, p:request { endpoint = "logout", path = "/authservice/logout" }.status)
+  end)
+
   it("asks again after an outage, when the page is loaded again", function()
     corp:down()
     local d = page(corp:finish(started, good), 503)

@@ -217,6 +217,17 @@ describe("a refresh", function()
     assert.login(p:request { session = id, browser = true })
   end)
 
+  it("goes on after somebody else's logout (Q11)", function()
+    local other = corp:login({ email = "bob@example.com" })
+    assert.equal(201, p:request { endpoint = "logout", method = "POST", path = "/authservice/logout", headers = { ["X-Session"] = other } }.status)
+    for _ = 1, 2 do
+      p:advance(301)
+      assert.allowed(p:request { session = id })
+    end
+    assert.equal(3, p.fake.sessions[id].revision)
+    assert.is_nil(p.fake.sessions[other])
+  end)
+
   it("ends the session when the grant is not good any more (S-210)", function()
     corp.refresh_tokens = {}
     p:advance(301)
@@ -346,6 +357,17 @@ describe("strict", function()
     local d = p:request { session = id, browser = true }
     assert.login(d)
     assert.equal("", idps.cookie(d, "authservice_session"))
+    assert.is_nil(p.fake.sessions[id])
+  end)
+
+  it("ends the session when the provider refuses a token that is fresh from a refresh (Q13)", function()
+    corp.expires_in = 300
+    id = corp:login({ email = "bob@example.com" })
+    p:advance(301)
+    p:http("GET", "https://login.example.com/userinfo"):replies(401, "")
+    local d = p:request { session = id, browser = true }
+    assert.login(d)
+    assert.is_nil(d.fault)
     assert.is_nil(p.fake.sessions[id])
   end)
 
