@@ -9,7 +9,7 @@ jwks.__index = jwks
 local KEEP, KEEP_MIN, KEEP_MAX = 900, 300, 86400 -- seconds between readings: without max-age; its limits
 local RETRY_MAX = 30
 local UNDISCOVERED = 0.2 -- seconds between two looks for the keys' address
-local LOOK = 1       -- seconds that a look at the keys may take
+local LOOK = 1       -- seconds between two looks at what there is to do
 local PAUSE = 10     -- seconds between two readings that tokens ask for
 local KEYS_MAX = 64
 
@@ -78,19 +78,38 @@ local function read(self)
   return nil, keep
 end
 
+-- A reading that a request asked for, from its beginning to its end.
+local function read_for_token(self)
+  local at = self.host.now()
+  self.host.post(self.asked, { at = at })
+  local done = read(self)
+  self.host.post(self.asked, { at = at, over = self.host.now(), done = done ~= nil })
+  return done
+end
+
+-- Whether a request began a reading and did not end it: its client went away. Else whoever goes away could keep new keys from us.
+local function is_abandoned(self)
+  local last = self.host.read(self.asked)
+  return last ~= nil and not last.over and self.host.now() - last.at >= LOOK
+end
+
+-- One look of the background task at what there is to do. state: { at = when it read last, keep = seconds until the next reading,
+-- failures }. Returns the seconds until the next look.
+local function look(self, state)
+  if not self.pinned and not self.provider:keys_url() then return UNDISCOVERED end -- the provider's own task says why
+  local now, abandoned = self.host.now(), is_abandoned(self)
+  if not abandoned and state.at and now - state.at < state.keep and now >= state.at then return LOOK end
+  local keep = abandoned and read_for_token(self) or not abandoned and read(self)
+  state.at, state.failures = self.host.now(), keep and 0 or state.failures + 1
+  state.keep = keep or math.min(RETRY_MAX, 2 ^ math.min(state.failures - 1, 10))
+  return LOOK
+end
+
 --- The background task: never returns.
 function jwks:task()
   return function()
-    local failures = 0
-    while true do
-      local wait = UNDISCOVERED
-      if self.pinned or self.provider:keys_url() then -- else the provider is not discovered yet, and its task says so
-        wait = read(self)
-        failures = wait and 0 or failures + 1
-        wait = wait or math.min(RETRY_MAX, 2 ^ math.min(failures - 1, 10))
-      end
-      self.host.sleep(wait)
-    end
+    local state = { failures = 0 }
+    while true do self.host.sleep(look(self, state)) end
   end
 end
 
@@ -105,12 +124,9 @@ function jwks:refresh()
   local last = host.read(self.asked)
   if last and math.abs(host.now() - last.at) < PAUSE then
     host.settle(ticket, "fail", "the keys were read just now")
-    return last.done ~= nil and host.now() - last.done < LOOK -- perhaps while the caller looked
+    return last.done == true and host.now() - last.over < LOOK -- perhaps while the caller looked
   end
-  local at = host.now()
-  host.post(self.asked, { at = at })
-  local done = read(self) ~= nil
-  host.post(self.asked, { at = at, done = done and host.now() or nil })
+  local done = read_for_token(self) ~= nil
   host.settle(ticket, done and "accept" or "fail", done and {} or "the keys could not be read", 0)
   return done
 end

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { createHmac, createPrivateKey, createPublicKey, randomUUID, sign } from "node:crypto";
+import net from "node:net";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { sleep, total, until } from "../support/client.mjs";
@@ -240,6 +241,23 @@ describe("the keys", () => {
         await refused(stack, unseen, /key is not known/);
         assert.deepEqual(await statuses(stack, Array(16).fill(seen)), { 200: 16 }, "cached for a few minutes, by all workers");
         stack.proxy.target = stack.provider.port;
+    });
+
+    it("are read though whoever made us ask goes away at once (S-113)", async () => {
+        await sleep(PAUSE + 100);
+        await stack.proxy.set("delay", { path: "/jwks", delay: 300 });
+        for (let i = 0; i < 100; i++) {
+            const socket = net.connect(stack.checkPort, "127.0.0.1");
+            socket.on("error", () => {});
+            socket.write(`GET /app HTTP/1.1\r\nHost: app.example.org\r\nAuthorization: Bearer ${craft(stack, {}, { kid: randomUUID() })}\r\n\r\n`);
+            await sleep(5 + i % 10);
+            socket.resetAndDestroy();
+        }
+        const before = Date.now();
+        const token = await stack.token("bob"); // what is known are still the other keys, of the test before
+        await until("the new key is known", async () => (await stack.check("/app", { token })).status === 200, 12000);
+        assert.ok(Date.now() - before < 5000, `it took ${Date.now() - before} ms`);
+        await stack.proxy.set("pass");
     });
 });
 

@@ -349,6 +349,19 @@ describe("the keys", function()
     assert.is_false(corp_keys:refresh())
   end)
 
+  it("are read even if the client that wants it goes away", function()
+    local p, idp = play()
+    p.fake.host.post(p.loaded.by_name.corp.keys.asked, { at = p.fake.now }) -- as far as it came
+    idp.published, idp.key = { keys.second }, keys.second
+    local token = idp:jwt({ email = "a" }, api())
+    refused(p, token, "reject", "the token's key is not known")
+    p:advance(1)
+    assert.allowed(p:request { bearer = token })
+    assert.equal(2, idp:times("jwks"))
+    p:advance(8)
+    assert.equal(2, idp:times("jwks"))
+  end)
+
   it("that are withdrawn stop verifying", function()
     local p, idp = play()
     local old, older = idp:jwt({ email = "a" }, api()), idp:jwt({ email = "b" }, api())
