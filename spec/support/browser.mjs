@@ -9,11 +9,11 @@ export class Browser {
         this.visited = []; // "METHOD URL -> STATUS" of every hop
     }
 
-    // All cookies of that host as a browser sends them (ports do not separate cookies).
+    // All cookies of that host as a browser sends them (ports do not separate cookies; Secure ones go to this machine without TLS, too).
     cookieHeader(url) {
         const now = Date.now();
         const sent = this.jar.filter((cookie) => cookie.host === url.hostname && url.pathname.startsWith(cookie.path) && cookie.expires > now &&
-            (!cookie.attributes.has("secure") || url.protocol === "https:"));
+            (!cookie.attributes.has("secure") || url.protocol === "https:" || url.hostname.startsWith("127.")));
         return sent.map((cookie) => `${cookie.name}=${cookie.value}`).join("; ");
     }
 
