@@ -7,18 +7,23 @@
 #include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 /* jansson's memory. When an allocation fails in the middle of a text, jansson loses a byte of it
- * and goes on, or ends the program; so a failure leaves the parser at once instead. */
+ * and goes on, or ends the program; so a failure leaves the parser at once instead. All of a text's
+ * memory goes at once when its reader is done; that of a usual text is the parser's own. */
 struct block {
     struct block *next, **at;
 };
 
 struct parser {
-    struct block *blocks; /* all that jansson has */
+    struct block *blocks; /* what does not fit in near */
+    size_t used;          /* of near, whose pieces are not used twice */
     jmp_buf failed;
+    _Alignas(max_align_t) char near[8192];
 };
 
 static _Thread_local struct parser *running;
@@ -26,6 +31,11 @@ static _Thread_local struct parser *running;
 static void *allocate(size_t n)
 {
     struct parser *p = running;
+    size_t size = (n + sizeof(max_align_t) - 1) & ~(sizeof(max_align_t) - 1);
+    if (size <= sizeof p->near - p->used) {
+        p->used += size;
+        return p->near + p->used - size;
+    }
     struct block *b = malloc(sizeof *b + n); /* n: within the bounds of a text, see parse */
     if (!b)
         longjmp(p->failed, 1);
@@ -39,7 +49,7 @@ static void *allocate(size_t n)
 static void release(void *memory)
 {
     struct block *b = memory;
-    if (!b--)
+    if (!b-- || (uintptr_t)memory - (uintptr_t)running->near < sizeof running->near)
         return;
     *b->at = b->next;
     if (b->next)
@@ -106,6 +116,15 @@ static const char *reason(const json_error_t *e)
     }
 }
 
+static void free_blocks(struct parser *p)
+{
+    for (struct block *b = p->blocks, *next; b; b = next) {
+        next = b->next;
+        free(b);
+    }
+    p->blocks = NULL;
+}
+
 /* As json_loadb; *nomem: there was no memory. */
 static json_t *load(struct parser *p, struct ml_str text, json_error_t *e, bool *nomem)
 {
@@ -115,15 +134,11 @@ static json_t *load(struct parser *p, struct ml_str text, json_error_t *e, bool 
     if (!*nomem)
         root =
             json_loadb(text.n ? text.p : "", text.n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, e);
-    for (struct block *b = *nomem ? p->blocks : NULL, *next; b; b = next) {
-        next = b->next;
-        free(b);
-    }
     running = NULL;
     return root;
 }
 
-/* *ret is p's: until it is released, p stays where it is. */
+/* *ret is p's: until its blocks are freed, p stays where it is. */
 static int parse(struct parser *p, struct ml_str text, json_t **ret, struct ml_err *err)
 {
     json_error_t e;
@@ -189,14 +204,14 @@ static bool walk(json_t *v, const struct ml_json_events *ev, void *ctx)
 int ml_json_walk(struct ml_str text, const struct ml_json_events *events, void *ctx,
                  struct ml_err *err)
 {
-    struct parser p = {.blocks = NULL};
+    struct parser p;
     json_t *root = NULL;
+    p.blocks = NULL;
+    p.used = 0;
     int r = parse(&p, text, &root, err);
-    if (r < 0)
-        return r;
-    if (!walk(root, events, ctx))
+    if (r == 0 && !walk(root, events, ctx))
         r = ml_fail(err, ML_E_CANCELED, "JSON was not what its reader wanted");
-    json_decref(root);
+    free_blocks(&p);
     return r;
 }
 

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -94,16 +95,29 @@ static bool end(void *ctx, enum ml_json_kind kind)
     return true;
 }
 
+/* A thousand numbers use up what the parser has without malloc; then comes a bit of everything. */
+static struct ml_str long_json(void)
+{
+    static char text[4096] = "[";
+    static size_t n = 1;
+    if (n == 1) {
+        for (int i = 0; i < 1000; i++)
+            n += (size_t)snprintf(text + n, sizeof text - n, "7,");
+        n += (size_t)snprintf(
+            text + n, sizeof text - n, "%s",
+            "{\"a\":[1,2.5,\"text\",null,{\"b\":{}}],\"c\":\"a longer text, for the "
+            "scanner's buffer, that grows more than once, and then a little more\","
+            "\"d\":9,\"e\":9,\"f\":9,\"g\":9,\"h\":12345678901234567,\"i\":9}]");
+    }
+    return ml_str(text, n);
+}
+
 static int json(struct ml_err *err)
 {
     static const struct ml_json_events events = {scalar, begin, key, end};
-    static char memory[1024], whole[1024]; /* whole: what the first, undisturbed walk saw */
+    static char memory[16384], whole[16384]; /* whole: what the first, undisturbed walk saw */
     struct ml_buf seen = {.p = memory, .cap = sizeof memory, .max = sizeof memory};
-    int r = ml_json_walk(
-        ML_STR("{\"a\":[1,2.5,\"text\",null,{\"b\":{}}],\"c\":\"a longer text, for the "
-               "scanner's buffer, that grows more than once, and then a little more\","
-               "\"d\":9,\"e\":9,\"f\":9,\"g\":9,\"h\":12345678901234567,\"i\":9}"),
-        &events, &seen, err);
+    int r = ml_json_walk(long_json(), &events, &seen, err);
     if (r == 0 && !*whole)
         memcpy(whole, seen.p, seen.n);
     if (r == 0)
