@@ -11,6 +11,7 @@ local tabs = require("moonlatch.tabs")
 
 local logout = {}
 
+local HINT_MAX = 4096    -- bytes of an ID token that are sent back as a hint; gateways bound a URL
 local PROOF_LIFE = 600   -- seconds that our page may be open before its button is pressed
 local REVOKE_TIMEOUT = 1 -- seconds for each token: nobody waits long for a provider to forget
 
@@ -87,11 +88,13 @@ end
 local function next_url(site, flow, tokens)
   local endpoint = flow.provider:endpoint("end_session_endpoint")
   if not endpoint or not tokens or not tokens.id_token then return site.after_logout end
-  local list = { { "id_token_hint", tokens.id_token }, { "client_id", flow.provider.client_id } }
+  local list = {}
+  if #tokens.id_token <= HINT_MAX then list[1] = { "id_token_hint", tokens.id_token } end
+  list[#list + 1] = { "client_id", flow.provider.client_id }
   local back = places.absolute(site.after_logout, flow.provider.redirect_uri)
   if back then
-    list[3] = { "post_logout_redirect_uri", back }
-    list[4] = { "state", site.host.random(16) }
+    list[#list + 1] = { "post_logout_redirect_uri", back }
+    list[#list + 1] = { "state", site.host.random(16) }
   end
   return endpoint .. (endpoint:find("?", 1, true) and "&" or "?") .. parameters.encode(site.host, list)
 end

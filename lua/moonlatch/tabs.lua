@@ -11,7 +11,7 @@ local tabs = {}
 local NAME = "oidc_state_csrf" -- the ancestor's
 local LIFE = 1200              -- seconds that a login may take
 local MAX = 5                  -- tabs; the oldest is dropped
-local SECRET = 16              -- bytes
+local SECRET = 32              -- bytes (RFC 7636 section 7.1)
 local RETRY_LIFE = 10          -- seconds in which a login begun counts as a further try of one that failed
 
 tabs.NAME, tabs.LIFE = NAME, LIFE

@@ -75,6 +75,12 @@ describe("logout", function()
     assert.equal(2, #corp.revoked)
   end)
 
+  it("leaves out a hint that would make the address too long", function()
+    p.fake.sessions[id].tokens.id_token = ("x"):rep(4097)
+    local location = post({ session = id, headers = { Origin = "https://app.example.com" } }).client_headers.Location
+    assert.truthy(location:find("https://login.example.com/logout?client_id=gate&post_logout", 1, true))
+  end)
+
   it("by cookie tells a script where to go", function()
     for _, headers in ipairs { { ["Sec-Fetch-Mode"] = "cors" }, { Accept = "application/json" } } do
       headers.Origin = "https://app.example.com"
