@@ -32,7 +32,7 @@ static void *allocate(size_t n)
 {
     struct parser *p = running;
     size_t size = (n + sizeof(max_align_t) - 1) & ~(sizeof(max_align_t) - 1);
-    if (size <= sizeof p->near - p->used) {
+    if (n <= sizeof p->near && size <= sizeof p->near - p->used) {
         p->used += size;
         return p->near + p->used - size;
     }
