@@ -182,9 +182,9 @@ local function stranger(site, req, flow, state, open)
   if tries + 1 >= TRIES or not keeps then return fail(site, req, "stranger", "this browser did not begin the login", state.u) end
   tabs.set_tries(site.host, open, tries + 1)
   site.host.step(req, "callback", "reject", "this browser did not begin the login; it tries again")
-  local fault = FAULTS.stranger
-  return site.pages:answer(req, fault[1], fault[2], "again", {
-    title = TITLE, what = fault[3], hint = "You are taken back to sign in again.", link = state.u, link_text = "Sign in again",
+  return site.pages:answer(req, 400, "unauthenticated", "again", {
+    title = "One moment", what = "Another tab of this browser is signing in, too.", hint = "You are taken back in a few seconds.",
+    link = state.u, link_text = "Continue",
     delay = 1 + site.host.random(16):byte() % 3,
   }, { ["Set-Cookie"] = tabs.cookie(site.host, open, tabs.attributes(flow.session, req)) })
 end
