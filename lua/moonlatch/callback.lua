@@ -27,6 +27,8 @@ local FAULTS = {
     "Please tell the administrators of this site, with the number below." },
   account = { 403, "denied", "Your account lacks something that this site needs.", "Please tell the administrators of this site." },
 }
+-- Envoy shows a client nothing of a check's answer of 5xx; of this one it does (RFC 4918 section 11.4: what it depended on failed).
+local HIDDEN = 424
 -- Claims of an ID token about the token itself, which say nothing about the user.
 local OF_THE_TOKEN = { "nonce", "at_hash", "c_hash", "s_hash", "exp", "iat", "nbf", "jti", "aud", "azp" }
 
@@ -37,7 +39,8 @@ local function fail(site, req, name, why, url, headers)
   if name == "wrong" then site.host.log("error", "a login failed", { why = why }) end
   headers = headers or {}
   if fault[1] == 503 then headers["Retry-After"] = "1" end
-  return site.pages:answer(req, fault[1], fault[2], "error", {
+  local status = fault[1] >= 500 and not req.web and HIDDEN or fault[1]
+  return site.pages:answer(req, status, fault[2], "error", {
     title = TITLE, what = name == "account" and why or fault[3], hint = fault[4], link = url or site.homepage, link_text = "Sign in again",
   }, headers)
 end

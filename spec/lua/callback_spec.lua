@@ -162,14 +162,14 @@ describe("callback", function()
 
   -- S-237: what the token endpoint says, the status of the page
   for name, case in pairs {
-    ["500"] = { function(s) s:replies(500, "") end, 503 }, ["429"] = { function(s) s:replies(429, "") end, 503 },
-    ["nothing"] = { function(s) s:fails("timeout") end, 503 }, ["invalid_client"] = { function(s) s:replies(401, { error = "invalid_client" }) end, 502 },
+    ["500"] = { function(s) s:replies(500, "") end, 424 }, ["429"] = { function(s) s:replies(429, "") end, 424 },
+    ["nothing"] = { function(s) s:fails("timeout") end, 424 }, ["invalid_client"] = { function(s) s:replies(401, { error = "invalid_client" }) end, 424 },
     ["invalid_grant"] = { function(s) s:replies(400, { error = "invalid_grant" }) end, 400 },
-    ["invalid_request"] = { function(s) s:replies(400, { error = "invalid_request" }) end, 502 },
-    ["HTML"] = { function(s) s:replies(200, "<html>", { ["Content-Type"] = "text/html" }) end, 502 },
-    ["JSON as text"] = { function(s) s:replies(200, { access_token = "a", token_type = "Bearer" }, { ["Content-Type"] = "text/plain" }) end, 502 },
-    ["a member twice"] = { function(s) s:replies(200, '{"access_token":"a","access_token":"b","token_type":"Bearer"}') end, 502 },
-    ["a redirect"] = { function(s) s:replies(302, "", { Location = "https://evil.example.com" }) end, 502 },
+    ["invalid_request"] = { function(s) s:replies(400, { error = "invalid_request" }) end, 424 },
+    ["HTML"] = { function(s) s:replies(200, "<html>", { ["Content-Type"] = "text/html" }) end, 424 },
+    ["JSON as text"] = { function(s) s:replies(200, { access_token = "a", token_type = "Bearer" }, { ["Content-Type"] = "text/plain" }) end, 424 },
+    ["a member twice"] = { function(s) s:replies(200, '{"access_token":"a","access_token":"b","token_type":"Bearer"}') end, 424 },
+    ["a redirect"] = { function(s) s:replies(302, "", { Location = "https://evil.example.com" }) end, 424 },
   } do
     it("shows a page when the token endpoint answers " .. name, function()
       case[1](p:http("POST", "https://login.example.com/token"))
@@ -181,7 +181,7 @@ describe("callback", function()
     p = play({}, { discovery = false })
     corp = p:idp("corp")
     page(corp:finish({ cookies = {} }, "code=x&state=y"), 400)
-    page(corp:finish(started, good), 503) -- begun when it was known; another process, the same keys
+    page(corp:finish(started, good), 424) -- begun when it was known; another process, the same keys
     assert.equal(0, corp:times("token"))
     assert.equal(401, p:request { endpoint = "logout", method = "POST", path = "/authservice/logout" }.status)
     assert.equal(405, p:request { endpoint = "logout", path = "/authservice/logout" }.status)
@@ -189,7 +189,7 @@ describe("callback", function()
 
   it("asks again after an outage, when the page is loaded again", function()
     corp:down()
-    local d = page(corp:finish(started, good), 503)
+    local d = page(corp:finish(started, good), 424)
     assert.equal("1", d.client_headers["Retry-After"])
     corp:up()
     assert.equal(303, corp:finish(started, good).status)
@@ -206,7 +206,7 @@ describe("callback", function()
   } do
     it("believes no tokens with " .. name, function()
       corp.tokens_answer = function(t) change(t) return t end
-      page(corp:finish(started, good), 502)
+      page(corp:finish(started, good), 424)
       assert.equal(0, corp:times("userinfo"))
     end)
   end
@@ -241,7 +241,7 @@ describe("callback", function()
   } do
     it("believes no ID token with " .. name, function()
       corp.id_token = function(c) change(c) return c end
-      page(corp:finish(started, good), 502)
+      page(corp:finish(started, good), 424)
       assert.same({}, p.fake.sessions)
       assert.truthy(#p.fake.log > 0)
     end)
@@ -264,13 +264,13 @@ describe("callback", function()
   } do
     it("believes no ID token with " .. name, function()
       corp.sign = function(self, claims) return keys.sign(self.key, claims, header) end
-      page(corp:finish(started, good), 502)
+      page(corp:finish(started, good), 424)
     end)
   end
 
   it("believes no bad signature, whatever else is wrong", function()
     corp.sign = function(self, claims) return (keys.sign(self.key, claims):gsub("%.[^.]*$", ".AAAA")) end
-    page(corp:finish(started, good), 502)
+    page(corp:finish(started, good), 424)
   end)
 
   -- S-049, S-234: a key that is not there
@@ -282,12 +282,12 @@ describe("callback", function()
     corp.sign = function(self, claims) return keys.sign(self.key, claims, { kid = "unknown" }) end
     for _ = 1, 5 do
       started = corp:start {}
-      page(corp:finish(started, corp:authorize(started, { email = "a" })), 502)
+      page(corp:finish(started, corp:authorize(started, { email = "a" })), 424)
     end
     assert.equal(before + 1, corp:times("jwks"))
     p:advance(10)
     started = corp:start {}
-    page(corp:finish(started, corp:authorize(started, { email = "a" })), 502)
+    page(corp:finish(started, corp:authorize(started, { email = "a" })), 424)
     assert.equal(before + 2, corp:times("jwks"))
   end)
 
@@ -297,16 +297,16 @@ describe("callback", function()
     p:http("GET", "https://login.example.com/jwks"):replies(500, "")
     p:discover()
     started = corp:start {}
-    page(corp:finish(started, corp:authorize(started, { email = "a" })), 503)
+    page(corp:finish(started, corp:authorize(started, { email = "a" })), 424)
   end)
 
   -- UserInfo
   for name, case in pairs {
-    ["a refusal"] = { function(s) s:replies(401, "") end, 502 }, ["500"] = { function(s) s:replies(500, "") end, 503 },
-    ["nothing"] = { function(s) s:fails("timeout") end, 503 }, ["HTML"] = { function(s) s:replies(200, "<html>") end, 503 },
-    ["no sub"] = { function(s) s:replies(200, { email = "mallory" }) end, 502 },
-    ["another sub"] = { function(s) s:replies(200, { sub = "mallory", email = "mallory" }) end, 502 },
-    ["text that says it is a JWT (S-231)"] = { function(s) s:replies(200, { sub = "alice@example.com" }, { ["Content-Type"] = "application/jwt" }) end, 503 },
+    ["a refusal"] = { function(s) s:replies(401, "") end, 424 }, ["500"] = { function(s) s:replies(500, "") end, 424 },
+    ["nothing"] = { function(s) s:fails("timeout") end, 424 }, ["HTML"] = { function(s) s:replies(200, "<html>") end, 424 },
+    ["no sub"] = { function(s) s:replies(200, { email = "mallory" }) end, 424 },
+    ["another sub"] = { function(s) s:replies(200, { sub = "mallory", email = "mallory" }) end, 424 },
+    ["text that says it is a JWT (S-231)"] = { function(s) s:replies(200, { sub = "alice@example.com" }, { ["Content-Type"] = "application/jwt" }) end, 424 },
   } do
     it("makes no session when UserInfo answers " .. name, function()
       case[1](p:http("GET", "https://login.example.com/userinfo"))
@@ -320,7 +320,7 @@ describe("callback", function()
     local function answer() p:http("GET", "https://login.example.com/userinfo"):replies(200, keys.sign(keys.first, claims), { ["Content-Type"] = "application/jwt; charset=utf-8" }) end
     claims.aud = "other"
     answer()
-    page(corp:finish(started, good), 503)
+    page(corp:finish(started, good), 424)
     claims.aud = "gate"
     answer()
     started = corp:start {}
@@ -357,20 +357,20 @@ describe("callback", function()
 
   it("is 503 when the session cannot be stored", function()
     p.fake.session_failure = "disk full"
-    page(corp:finish(started, good), 503)
+    page(corp:finish(started, good), 424)
   end)
 
   it("checks auth_time when max_age was asked for (S-227)", function()
     p = play { provider = { authorize_params = { max_age = "600" } } }
     corp = p:idp("corp")
-    for auth_time, status in pairs { [-599] = 303, [-661] = 502 } do
+    for auth_time, status in pairs { [-599] = 303, [-661] = 424 } do
       started = corp:start {}
       assert.equal("600", started.parameters.max_age)
       local query = corp:authorize(started, { email = "a", auth_time = p.fake.now + auth_time })
       assert.equal(status, corp:finish(started, query).status)
     end
     started = corp:start {}
-    page(corp:finish(started, corp:authorize(started, { email = "a" })), 502)
+    page(corp:finish(started, corp:authorize(started, { email = "a" })), 424)
   end)
 
   it("answers a page to whatever is sent, and asks nobody: 2,000 mutations", function()
@@ -382,7 +382,7 @@ describe("callback", function()
       local jar = { oidc_state_csrf = started.cookies.oidc_state_csrf }
       local d = p:request { endpoint = "callback", path = "/authservice/oidc/callback?" .. query, cookies = jar }
       assert.is_nil(d.fault, query)
-      assert.truthy(d.status == 400 or d.status == 303 or d.status == 502, query)
+      assert.truthy(d.status == 400 or d.status == 303 or d.status == 424, query)
     end
     assert.is_true(corp:times("token") <= 2000)
     for _, record in pairs(p.fake.sessions) do assert.equal("alice@example.com", record.open.claims.email) end

@@ -115,6 +115,7 @@ static uint32_t timeout_ms(lua_State *L, int idx, struct ml_run *run)
         return (uint32_t)ms;
     now = ml_mono_ms();
     uint64_t deadline = ml_run_deadline(run), left = deadline > now ? deadline - now : 0;
+    left -= left / 20; /* who asked can still say that nobody answered, and whom it asked */
     return (uint32_t)(left < ms ? left : ms);
 }
 
