@@ -9,9 +9,9 @@ local client   = env("CLIENT_ID", "")                    -- without it there is 
 local browsers = client ~= ""
 local same     = env("SESSION_SAME_SITE", "Lax")
 local idle     = env("SESSION_IDLE_TIME", "0")           -- seconds; 0: no such limit
+local service  = env("EXTERNAL_AUTHZ_URL", "")           -- asked whether a user may, when it is set
 
 if accepted and tokens ~= "jwt" and tokens ~= "opaque" then error("ACCESS_TOKEN_AUTHN must be jwt or opaque") end
-if env("EXTERNAL_AUTHZ_URL", "") ~= "" then error("EXTERNAL_AUTHZ_URL is not available yet; unset it") end
 for _, prefix in ipairs(public) do
   if not prefix:find("^/+[^/]") then error('SKIP_AUTH_URLS: "' .. prefix .. '" is no path below /; it would open everything') end
 end
@@ -65,7 +65,8 @@ return {
 
   -- May he? Every rule must say yes.
   authorize = {
-    authz.groups { any = env.list("GROUPS_ALLOWLIST", "*") },
+    authz.groups   { any = env.list("GROUPS_ALLOWLIST", "*") },
+    authz.external { enabled = service ~= "", url = service },
   },
 
   headers = headers,            -- what does the application get to see?

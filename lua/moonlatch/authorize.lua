@@ -4,6 +4,10 @@
 -- it, or { name, run = function(view, req) -> verdict, why, status } with verdict "yes", "no", "unavailable" or "error".
 local results = require("moonlatch.results")
 
+local ASKED = {
+  external = require("moonlatch.authz.external"),
+}
+
 local authorize = {}
 
 local function set_of(list)
@@ -55,8 +59,19 @@ local function own_rule(run)
   end
 end
 
---- steps: the normalised `authorize`. Returns the rules in order; raises a text for what is not built.
-function authorize.compile(steps)
+-- A rule that asks somebody. What it raises is the policy's fault, unless it is an outage.
+local function asking_rule(ask)
+  return function(view, req)
+    local ran, verdict, why = pcall(ask, view, req)
+    if ran then return verdict, why end
+    local outage = results.outage_reason(verdict)
+    return outage and "unavailable" or "error", outage or tostring(verdict)
+  end
+end
+
+--- steps: the normalised `authorize`; context: { of_bearer = whether all authenticators read Authorization }. Returns the rules in
+-- order; raises a text for what is not built.
+function authorize.compile(host, steps, context)
   local rules = {}
   for _, step in ipairs(steps or {}) do
     local options, rule = step.options, { name = step.options.name or step.type }
@@ -66,8 +81,9 @@ function authorize.compile(steps)
       rule.pure = users_rule(options)
     elseif step.type == "custom" then
       rule.run = own_rule(options.run)
-    else
-      error(("authz.%s is not available yet"):format(step.type), 0)
+    elseif options.enabled ~= false then
+      local new = ASKED[step.type] or error(("authz.%s is not available yet"):format(step.type), 0)
+      rule.run = asking_rule(new(host, options, context))
     end
     if options.enabled ~= false and (rule.pure or rule.run) then rules[#rules + 1] = rule end
   end

@@ -162,6 +162,15 @@ local function opens(route, steps)
   return false
 end
 
+-- Whether the token in Authorization, if one was accepted, is the one that authenticators have looked at.
+local function all_read_authorization(steps)
+  for _, step in ipairs(steps or {}) do
+    local header = step.options.header
+    if step.type ~= "session" and header and header:lower() ~= "authorization" then return false end
+  end
+  return true
+end
+
 -- route: of the policy; {} for what no route matches.
 function compiler:route(route)
   local host, policy = self.host, self.policy
@@ -178,7 +187,8 @@ function compiler:route(route)
     for name, fn in pairs(list) do responses[name] = fn end
   end
   made.decide = chain.compile(host, {
-    members = self:members(steps), rules = authorize.compile(route.authorize or policy.authorize), headers = sent,
+    members = self:members(steps), headers = sent,
+    rules = authorize.compile(host, route.authorize or policy.authorize, { of_bearer = all_read_authorization(steps) }),
     responses = responses, login = self:login(route.login or policy.login, steps), site = self.site,
   })
   return made

@@ -75,7 +75,7 @@ vocab.authz = {
   groups = authz('The user must be in one (any) or in all (all) of these groups. "*" means everybody.', { any = "list", all = "list" }),
   users = authz("The user must be on this list.", { any = "list!" }),
   external = authz("Asks an HTTP service: 2xx allows, 401 and 403 deny, all else is an error.",
-    { url = "url!", timeout = "duration", cache = "cache = off", headers = "map", body = "fn" }, { later = LATER }),
+    { url = "url!", timeout = "duration", cache = "cache = off", headers = "map", body = "fn" }),
   kubernetes = authz("Asks the Kubernetes API server (SubjectAccessReview).",
     { verb = "text_or_fn!", resource = "text_or_fn!", group = "text_or_fn", namespace = "text_or_fn", cache = "cache = off" },
     { later = LATER }),

@@ -1,14 +1,42 @@
 // What is asked of others for a decision: introspection of a real provider, an external authorizer, SubjectAccessReview.
 import assert from "node:assert/strict";
+import http from "node:http";
 import { join } from "node:path";
-import { after, before, describe, it } from "node:test";
-import { sleep, until } from "../support/client.mjs";
+import { after, before, beforeEach, describe, it } from "node:test";
+import { Browser } from "../support/browser.mjs";
+import { SLOW, sleep, until } from "../support/client.mjs";
 import { CONNECTION_FAULTS, ODD_ANSWERS } from "../support/fault_proxy.mjs";
 import { ROOT } from "../support/processes.mjs";
 import { startStack } from "../support/stack.mjs";
 
 const RECOVERY = 3000; // ms
 const policyOf = (name) => join(ROOT, "spec", "e2e", "policies", `${name}.lua`);
+
+// An authorizer that answers what set() says, 200 without. seen: what it was sent.
+async function startAuthorizer() {
+    const authorizer = { seen: [], set: (answer = {}) => { authorizer.answer = { mode: "answer", status: 200, body: "", ...answer }; } };
+    const MODES = {
+        answer: (response, { status, body }) => response.writeHead(status, { location: "/elsewhere" }).end(body),
+        hang: () => {},
+        reset: (response) => response.socket.resetAndDestroy(),
+        huge: (response) => response.writeHead(200).end("x".repeat(4 << 20)),
+        garbage: (response) => response.socket.end("SSH-2.0-OpenSSH_9.2\r\n"),
+    };
+    const server = http.createServer((request, response) => {
+        const parts = [];
+        request.on("data", (part) => parts.push(part));
+        request.on("end", () => {
+            authorizer.seen.push(JSON.parse(Buffer.concat(parts).toString()));
+            MODES[authorizer.answer.mode](response, authorizer.answer);
+        });
+    });
+    authorizer.set();
+    await new Promise((done) => server.listen(0, "127.0.0.1", done));
+    authorizer.port = server.address().port;
+    authorizer.url = `http://127.0.0.1:${authorizer.port}/check`;
+    authorizer.close = () => new Promise((done) => { server.close(done); server.closeAllConnections(); });
+    return authorizer;
+}
 
 for (const signed of [false, true])
     describe(`introspection, answers ${signed ? "signed (RFC 9701)" : "in JSON"}`, () => {
@@ -88,3 +116,91 @@ for (const signed of [false, true])
             }
         });
     });
+
+describe("an external authorizer (EXTERNAL_AUTHZ_URL)", () => {
+    let stack, authorizer, token;
+    const check = (path = "/app", options = {}) => stack.check(path, { token, ...options });
+    before(async () => {
+        authorizer = await startAuthorizer();
+        stack = await startStack({ envoys: ["istio-http"], login: true, upstreams: [authorizer.port], env: { EXTERNAL_AUTHZ_URL: authorizer.url, USERID_PREFIX: "u:" } });
+        token = await stack.token("alice");
+    });
+    after(async () => {
+        try {
+            await stack?.stop();
+        } finally {
+            await authorizer?.close();
+        }
+    });
+    beforeEach(() => authorizer.set());
+
+    it("gets the ancestor's document for each request, through Envoy", async () => {
+        const { status, headers } = await stack.seenByApp("istio-http", "/a%20b?c=d", { token, method: "PUT" });
+        assert.deepEqual([status, headers["kubeflow-userid"]], [200, ["u:alice@example.com"]]);
+        const { timestamp, ...document } = authorizer.seen.at(-1);
+        assert.match(timestamp, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+        assert.ok(Math.abs(Date.parse(timestamp) - Date.now()) < 5000);
+        assert.deepEqual(document, {
+            user: { name: "alice@example.com", id: "", groups: ["dev", "ops"], extra: { "auth-method": ["header"] }, claims: null },
+            request: { host: "app.example.org", port: 80, path: "/a b", method: "PUT" },
+        });
+        const before = authorizer.seen.length;
+        for (let i = 0; i < 3; i++) assert.equal((await check()).status, 200);
+        assert.equal(authorizer.seen.length, before + 3);
+    });
+
+    it("gets a service account's uid, and no claims", async () => {
+        assert.equal((await stack.check("/app", { token: stack.kubeToken() })).status, 200);
+        const { user } = authorizer.seen.at(-1);
+        assert.deepEqual([user.name, user.id, user.claims], ["system:serviceaccount:team-a:pipeline", "uid-of-pipeline", null]);
+    });
+
+    for (const status of [200, 201, 204])
+        it(`allows with ${status}`, async () => {
+            authorizer.set({ status });
+            assert.equal((await check()).status, 200);
+        });
+
+    for (const status of [401, 403])
+        it(`denies with ${status}; its words are plain text`, async () => {
+            authorizer.set({ status, body: "not today <script>alert(1)</script>" });
+            const answer = await check();
+            assert.deepEqual([answer.status, answer.body], [403, "not today <script>alert(1)</script>"]);
+            assert.match(answer.headers["content-type"], /^text\/plain/);
+        });
+
+    it("knows people by their cookie; its words are escaped on the page (Q17)", async () => {
+        const browser = new Browser();
+        assert.equal((await browser.login(`${stack.origin}/app`, "alice")).status, 200, browser.visited.join("\n"));
+        stack.secret(browser.cookie("authservice_session").value);
+        assert.deepEqual(authorizer.seen.at(-1).user.extra, { "auth-method": ["cookie"] });
+        authorizer.set({ status: 403, body: "not today <script>alert(1)</script>" });
+        const page = await browser.open(`${stack.origin}/app`);
+        assert.equal(page.status, 403);
+        assert.match(page.body, /not today &lt;script&gt;/);
+        assert.doesNotMatch(page.body, /<script>alert/);
+        authorizer.set();
+        assert.equal((await browser.open(`${stack.origin}/app`)).status, 200, "the session is still there");
+    });
+
+    for (const status of [302, 400, 404, 429, 500, 503])
+        it(`that answers ${status} is an outage: 503, not 403`, async () => {
+            authorizer.set({ status, body: "allow" });
+            const answer = await check();
+            assert.equal(answer.status, 503);
+            assert.ok(answer.headers["retry-after"]);
+            authorizer.set();
+            await until("it is asked again", async () => (await check()).status === 200, RECOVERY);
+        });
+
+    for (const mode of ["hang", "reset", "huge", "garbage"])
+        it(`that does ${mode} is an outage, in time, and over when it is over`, async () => {
+            authorizer.set({ mode });
+            const answer = await check();
+            assert.equal(answer.status, 503);
+            assert.ok(answer.ms < 5000 * SLOW, `${answer.ms} ms`);
+            assert.equal((await stack.check("/public")).status, 200, "nobody else waits");
+            authorizer.set();
+            await until("it is asked again", async () => (await check()).status === 200, RECOVERY);
+        });
+});

@@ -75,6 +75,6 @@ describe("authorize", function()
   end)
 
   it("refuses to compile what is not built", function()
-    assert.error_matches(function() request { made.authz("external", { url = "http://x" }) } end, "authz.external is not available yet", 1, true)
+    assert.error_matches(function() request { made.authz("kubernetes", {}) } end, "authz.kubernetes is not available yet", 1, true)
   end)
 end)

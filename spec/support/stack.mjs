@@ -24,7 +24,8 @@ export const ENVOYS = ["istio-http", "kubeflow"];
 // fault (a mode of the fault proxy to start with), configMap (the policy lies in a directory as kubelet makes it),
 // descriptors (limit of open files), ports { check, readiness, web, ENVOY }, provider (options of startProvider; with dex the Envoys
 // have a route to it),
-// login (browsers are sent to the login; without it everybody gets 401), audience (access tokens are JWTs for it)
+// login (browsers are sent to the login; without it everybody gets 401), audience (access tokens are JWTs for it), upstreams (ports of
+// further ones, to which connections stay open)
 export async function startStack(options = {}) {
     const stack = new Stack(options);
     try {
@@ -42,8 +43,8 @@ class Stack {
     #replicas = [];
 
     constructor({ env = {}, policy = join(ROOT, "policies", "default.lua"), envoys = [], kubernetes = true, wait = "ready",
-        fault, configMap = false, descriptors, ports = {}, provider = {}, login = false, audience }) {
-        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports, login, audience });
+        fault, configMap = false, descriptors, ports = {}, provider = {}, login = false, audience, upstreams = [] }) {
+        Object.assign(this, { env, source: policy, envoyNames: envoys, kubernetes, wait, fault, configMap, descriptors, ports, login, audience, upstreams });
         this.providerOptions = provider;
         this.dir = temporaryDirectory();
     }
@@ -148,7 +149,7 @@ class Stack {
     }
 
     #pooledPorts() {
-        return [this.proxy.port, this.tokenreview?.port];
+        return [this.proxy.port, this.tokenreview?.port, ...this.upstreams];
     }
 
     // A new access token of the provider; remembered, so that no log may contain it. more: see mint.
@@ -246,7 +247,7 @@ class Stack {
         let now;
         await until("the descriptors are back to the baseline", () => {
             now = this.server.descriptors(this.#pooledPorts());
-            return now.own <= this.baseline.own + (this.wait === "ready" ? 0 : 8); // not warmed up at the start, its session store not open
+            return now.own <= this.baseline.own + (this.wait === "ready" && this.upstreams.length === 0 ? 0 : 8); // not warmed up at the start: session store, clients
         }, 12000).catch((error) => assert.fail(`${error.message}: ${this.baseline.own} at the start, ${now.own} now`));
         assert.ok(now.pooled <= 2 * WORKERS * POOL_BOUND, `${now.pooled} pooled connections`);
     }
