@@ -6,6 +6,7 @@ local results = require("moonlatch.results")
 
 local ASKED = {
   external = require("moonlatch.authz.external"),
+  kubernetes = require("moonlatch.authz.kubernetes"),
 }
 
 local authorize = {}
@@ -69,8 +70,8 @@ local function asking_rule(ask)
   end
 end
 
---- steps: the normalised `authorize`; context: { of_bearer = whether all authenticators read Authorization }. Returns the rules in
--- order; raises a text for what is not built.
+--- steps: the normalised `authorize`; context: { of_bearer = whether all authenticators read Authorization, kube = function() ->
+-- kube }. Returns the rules in order; raises a text for what cannot work here.
 function authorize.compile(host, steps, context)
   local rules = {}
   for _, step in ipairs(steps or {}) do
@@ -82,8 +83,7 @@ function authorize.compile(host, steps, context)
     elseif step.type == "custom" then
       rule.run = own_rule(options.run)
     elseif options.enabled ~= false then
-      local new = ASKED[step.type] or error(("authz.%s is not available yet"):format(step.type), 0)
-      rule.run = asking_rule(new(host, options, context))
+      rule.run = asking_rule(ASKED[step.type](host, options, context))
     end
     if options.enabled ~= false and (rule.pure or rule.run) then rules[#rules + 1] = rule end
   end

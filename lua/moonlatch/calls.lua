@@ -75,6 +75,12 @@ local function http(host, copy)
   return made
 end
 
+local TEXT = {}
+local ACCESS = {
+  user = { needed = true }, verb = { needed = true }, resource = { needed = true }, groups = { list = true }, group = TEXT,
+  namespace = TEXT, name = TEXT,
+}
+
 local function kube(load)
   local made = {}
   --- The status of a TokenReview, as a table. Waits. Raises an outage when the API server could not say.
@@ -85,7 +91,23 @@ local function kube(load)
     if not status then error(results.outage(why)) end
     return load.copy(status)
   end
-  function made.access_review() error("kube.access_review comes with a later version of moonlatch", 2) end
+  --- Whether the cluster's rules let a user do something: { user, groups, verb, resource, group, namespace, name }. Waits. true or
+  -- false. Raises an outage when the API server could not say.
+  function made.access_review(fields)
+    local given = load.copy(want("kube.access_review", fields, "table"))
+    for name, kind in pairs(ACCESS) do
+      local value = given[name]
+      local fits = value == nil and not kind.needed or kind.list and is_list(value) or not kind.list and type(value) == "string"
+      if not fits then error(("kube.access_review: %s must be a %s"):format(name, kind.list and "list of texts" or "text"), 2) end
+    end
+    for name in pairs(given) do
+      if not ACCESS[name] then error(("kube.access_review has no '%s'"):format(tostring(name)), 2) end
+    end
+    if not load.cluster then error("kube.access_review is for functions, not for loading", 2) end
+    local allowed, why = load.cluster:access_review(load.cluster:access_question(given))
+    if allowed == nil then error(results.outage(why)) end
+    return allowed
+  end
   return made
 end
 

@@ -188,7 +188,9 @@ function compiler:route(route)
   end
   made.decide = chain.compile(host, {
     members = self:members(steps), headers = sent,
-    rules = authorize.compile(host, route.authorize or policy.authorize, { of_bearer = all_read_authorization(steps) }),
+    rules = authorize.compile(host, route.authorize or policy.authorize, {
+      of_bearer = all_read_authorization(steps), kube = function() return self:kube() end,
+    }),
     responses = responses, login = self:login(route.login or policy.login, steps), site = self.site,
   })
   return made

@@ -1,4 +1,4 @@
---- The Kubernetes API server: where it is, how we show who we are, and TokenReview.
+--- The Kubernetes API server: where it is, how we show who we are, TokenReview and SubjectAccessReview.
 --
 -- Configuration is that of client-go: the service account of the pod, else the file that KUBECONFIG names. Read once, while
 -- loading; the token file is read again by the HTTP client, since tokens rotate.
@@ -96,30 +96,62 @@ function kube.connect(host)
   }, kube)
 end
 
-local REVIEW = { apiVersion = "authentication.k8s.io/v1", kind = "TokenReview" }
-
---- Asks who a token belongs to (TokenReview v1). audiences: list, or nil. Waits. Returns the answer's status as a table, or
--- nil and why it could not be found out: also when the API server refuses us.
-function kube:token_review(credential, audiences, timeout)
+-- Posts a review (text) and returns the answer's status as a table, or nil and why it could not be had.
+local function post(self, kind, path, body, timeout)
   local host = self.host
   local headers = { ["content-type"] = "application/json", accept = "application/json" }
   if self.static then headers.authorization = "Bearer " .. self.static end
   local answer, why = host.fetch {
-    upstream = self.upstream, method = "POST", url = self.url .. "/apis/authentication.k8s.io/v1/tokenreviews",
-    headers = headers, timeout = timeout,
-    body = host.json_encode {
-      apiVersion = REVIEW.apiVersion, kind = REVIEW.kind,
-      spec = { token = credential, audiences = audiences and host.json_list(audiences) or nil },
-    },
+    upstream = self.upstream, method = "POST", url = self.url .. path, headers = headers, timeout = timeout, body = body,
   }
   if not answer then return nil, why end
   if answer.status == 401 or answer.status == 403 then return nil, "the API server does not let us ask it (" .. answer.status .. ")" end
   if answer.status ~= 200 and answer.status ~= 201 then return nil, "the API server answered " .. answer.status end
   local review, broken = host.json_decode(answer.body)
-  if type(review) ~= "table" or review.kind ~= REVIEW.kind or type(review.status) ~= "table" then
-    return nil, "the API server: malformed answer: " .. (broken or "no TokenReview")
+  if type(review) ~= "table" or review.kind ~= kind or type(review.status) ~= "table" then
+    return nil, "the API server: malformed answer: " .. (broken or "no " .. kind)
   end
   return review.status
+end
+
+--- Asks who a token belongs to (TokenReview v1). audiences: list, or nil. Waits. Returns the answer's status as a table, or
+-- nil and why it could not be found out: also when the API server refuses us.
+function kube:token_review(credential, audiences, timeout)
+  local host = self.host
+  return post(self, "TokenReview", "/apis/authentication.k8s.io/v1/tokenreviews", host.json_encode {
+    apiVersion = "authentication.k8s.io/v1", kind = "TokenReview",
+    spec = { token = credential, audiences = audiences and host.json_list(audiences) or nil },
+  }, timeout)
+end
+
+--- A SubjectAccessReview (v1) as text, the same for the same question. fields: user, verb, resource (with a subresource behind a
+-- slash), and perhaps groups (list), uid, group (of the API), namespace (none: in all of them), name.
+function kube:access_question(fields)
+  local json, json_list = self.host.json_encode, self.host.json_list
+  local resource, subresource = fields.resource:match("^([^/]*)/(.+)$")
+  local list = {}
+  local function add(name, value) list[#list + 1] = value and ('"%s":%s'):format(name, json(value)) end
+  add("verb", fields.verb)
+  add("resource", resource or fields.resource)
+  add("subresource", subresource)
+  add("group", fields.group)
+  add("namespace", fields.namespace)
+  add("name", fields.name)
+  local attributes = table.concat(list, ",")
+  list = {}
+  add("user", fields.user)
+  add("uid", fields.uid)
+  add("groups", json_list(fields.groups or {}))
+  return ('{"apiVersion":"authorization.k8s.io/v1","kind":"SubjectAccessReview","spec":{%s,"resourceAttributes":{%s}}}'):format(
+    table.concat(list, ","), attributes)
+end
+
+--- Asks it. Waits. true; or false (the cluster's rules do not allow it); or nil and why it could not be found out.
+function kube:access_review(question, timeout)
+  local status, why = post(self, "SubjectAccessReview", "/apis/authorization.k8s.io/v1/subjectaccessreviews", question, timeout)
+  if not status then return nil, why end
+  if type(status.allowed) ~= "boolean" then return nil, "the API server: malformed answer: allowed is neither true nor false" end
+  return status.allowed and status.denied ~= true
 end
 
 return kube

@@ -77,8 +77,7 @@ vocab.authz = {
   external = authz("Asks an HTTP service: 2xx allows, 401 and 403 deny, all else is an error.",
     { url = "url!", timeout = "duration", cache = "cache = off", headers = "map", body = "fn" }),
   kubernetes = authz("Asks the Kubernetes API server (SubjectAccessReview).",
-    { verb = "text_or_fn!", resource = "text_or_fn!", group = "text_or_fn", namespace = "text_or_fn", cache = "cache = off" },
-    { later = LATER }),
+    { verb = "text_or_fn!", resource = "text_or_fn!", group = "text_or_fn", namespace = "text_or_fn", cache = "cache = off" }),
   custom = authz("Your own function(id, req) that returns true, false or deny(status, message).", { run = "fn!" }),
 }
 

@@ -204,3 +204,37 @@ describe("an external authorizer (EXTERNAL_AUTHZ_URL)", () => {
             await until("it is asked again", async () => (await check()).status === 200, RECOVERY);
         });
 });
+
+describe("the cluster's own rules (SubjectAccessReview)", () => {
+    let stack, token;
+    const check = (path, options = {}) => stack.check(path, { token, ...options });
+    before(async () => {
+        stack = await startStack({ policy: policyOf("cluster_rules"), wait: "live" });
+        token = stack.kubeToken();
+        stack.tokenreview.access = ({ resourceAttributes }) => ({ allowed: resourceAttributes.namespace === "team-a" && resourceAttributes.verb === "get" });
+    });
+    after(() => stack?.stop());
+
+    it("are asked about the account and the namespace, once while the answer is kept", async () => {
+        for (let i = 0; i < 3; i++) assert.equal((await check("/ns/team-a")).status, 200);
+        assert.deepEqual(stack.tokenreview.questions, [{
+            user: "system:serviceaccount:team-a:pipeline", uid: "uid-of-pipeline",
+            groups: ["system:serviceaccounts", "system:serviceaccounts:team-a", "system:authenticated"],
+            resourceAttributes: { verb: "get", resource: "notebooks", group: "kubeflow.org", namespace: "team-a" },
+        }]);
+        for (const [path, method] of [["/ns/team-b", "GET"], ["/ns/team-a", "PUT"], ["/", "GET"]]) {
+            const answer = await check(path, { method });
+            assert.deepEqual([answer.status, answer.body], [403, "the cluster does not allow it"]);
+        }
+    });
+
+    it("that cannot be asked are an outage", async () => {
+        const { access } = stack.tokenreview;
+        for (const [i, status] of [401, 403, 500, {}, { allowed: "true" }, null].entries()) {
+            stack.tokenreview.access = () => status;
+            assert.equal((await check("/ns/team-a", { token: stack.kubeToken({ name: `other-${i}` }) })).status, 503);
+        }
+        stack.tokenreview.access = access;
+        await until("they are asked again", async () => (await check("/ns/team-a", { token: stack.kubeToken({ name: "other" }) })).status === 200, RECOVERY);
+    });
+});

@@ -73,8 +73,4 @@ describe("authorize", function()
       return id:in_group("g") and not id:in_group("h") and id.method == "opaque" and id.provider == "corp" and req.method == "GET"
     end) }, { groups = { "g" } }))
   end)
-
-  it("refuses to compile what is not built", function()
-    assert.error_matches(function() request { made.authz("kubernetes", {}) } end, "authz.kubernetes is not available yet", 1, true)
-  end)
 end)

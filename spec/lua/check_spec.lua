@@ -128,7 +128,7 @@ describe("the checker", function()
     { "a backslash", policy [[login = { provider = "corp", after_logout = "/a\\b" }]], "policy.login.after_logout" },
     { "a login that nobody comes back from", policy 'login = { provider = "corp" }', "error[missing-option]: policy.login: no authn.session has provider 'corp'" },
     { "an authorizer that is nowhere", policy 'authorize = { authz.external { url = "authorizer/check" } }', "must begin with http:// or https://" },
-    { "a later rule", policy 'authorize = { authz.kubernetes { verb = "get", resource = "pods" } }', "authz.kubernetes comes with a later version" },
+    { "a later authenticator", 'return { api = 1, authenticators = { authn.basic { users = secret("S") } } }', "authn.basic comes with a later version" },
     { "an unknown word in a function", policy "authorize = { function(id) return alow() end }", "'alow' is not defined; did you mean allow?" },
     { "an unknown host word", policy "authorize = { function() return http.fetchh('x') end }", "there is no http.fetchh; did you mean http.fetch?" },
     { "a global in a function", policy "authorize = { function(id) seen = id return true end }", "error[global]: write 'local seen = ...'" },

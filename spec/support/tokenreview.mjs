@@ -1,4 +1,4 @@
-// The TokenReview API as kube-apiserver answers it: TLS under a CA of its own, our own bearer token demanded, v1 JSON.
+// The TokenReview and SubjectAccessReview APIs as kube-apiserver answers them: TLS under a CA of its own, our own bearer token demanded, v1 JSON.
 import { execFileSync } from "node:child_process";
 import { generateKeyPairSync, randomBytes, sign, verify } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -6,6 +6,7 @@ import https from "node:https";
 import { join } from "node:path";
 
 const PATH = "/apis/authentication.k8s.io/v1/tokenreviews";
+const ACCESS_PATH = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
 export const API_AUDIENCE = "https://kubernetes.default.svc.cluster.local";
 export const DEFAULT_AUDIENCE = "istio-ingressgateway.istio-system.svc.cluster.local";
 
@@ -98,12 +99,13 @@ function review(issuer, spec, expiredText) {
 }
 
 // dir: an empty directory for certificates and the kubeconfig.
-// -> { port, kubeconfig (path), token (ours), calls, mode, mint(options), close() }
+// -> { port, kubeconfig (path), token (ours), calls, mode, mint(options), access, questions, close() }
+//   access: function(spec of a SubjectAccessReview) -> its status, or a status number; questions: the specs that came
 //   mode: "pass", "hang", "forbidden", a status number, "shrink" (accepts, but for another audience), "empty" (status {}), "other_kind"
 export async function startTokenReview(dir) {
     makeCertificates(dir);
     const issuer = new Issuer();
-    const api = { calls: 0, mode: "pass", expiredText: "service account token has expired", seen: [] };
+    const api = { calls: 0, mode: "pass", expiredText: "service account token has expired", seen: [], access: () => ({ allowed: false }), questions: [] };
     api.token = `reviewer-${randomBytes(16).toString("hex")}`;
     api.mint = (options) => issuer.mint(options);
 
@@ -111,8 +113,19 @@ export async function startTokenReview(dir) {
     const status = (response, code, reason) => response.writeHead(code, { "content-type": "application/json" })
         .end(JSON.stringify({ kind: "Status", apiVersion: "v1", metadata: {}, status: "Failure", message: reason, reason, code }));
 
+    function answerAccess(response, body) {
+        const object = JSON.parse(body);
+        if (object.apiVersion !== "authorization.k8s.io/v1" || object.kind !== "SubjectAccessReview" || !object.spec?.resourceAttributes)
+            return status(response, 400, "BadRequest");
+        api.questions.push(object.spec);
+        object.status = api.access(object.spec);
+        if (typeof object.status === "number") return status(response, object.status, "InternalError");
+        return response.writeHead(201, { "content-type": "application/json" }).end(JSON.stringify(object));
+    }
+
     function answer(request, response, body) {
         if (request.headers.authorization !== `Bearer ${api.token}`) return status(response, 401, "Unauthorized");
+        if (request.method === "POST" && request.url === ACCESS_PATH) return answerAccess(response, body);
         if (request.method !== "POST" || request.url.split("?")[0] !== PATH) return status(response, 404, "NotFound");
         api.calls++;
         let object;
