@@ -8,7 +8,7 @@ local kube = {}
 kube.__index = kube
 
 local ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount/"
-local NOT_FOUND = "authn.kubernetes needs a cluster: neither KUBERNETES_SERVICE_HOST nor KUBECONFIG is set"
+local NOT_FOUND = "the policy asks Kubernetes and needs a cluster: neither KUBERNETES_SERVICE_HOST nor KUBECONFIG is set"
 
 local function read(host, path)
   local text, why = host.read_file(path)
