@@ -20,6 +20,7 @@ enum {
     ARENA = 128 * 1024,
     TIMEOUT_MS = 10000,
     TIMEOUT_MAX_MS = 60000,
+    ROOM_FROM_MS = 1000,
     SLEEP_MAX = 86400,
     BOX = 2,     /* stack index of a fetch's box, behind its options */
     GET_BOX = 5, /* of a bearer_get's */
@@ -115,7 +116,8 @@ static uint32_t timeout_ms(lua_State *L, int idx, struct ml_run *run)
         return (uint32_t)ms;
     now = ml_mono_ms();
     uint64_t deadline = ml_run_deadline(run), left = deadline > now ? deadline - now : 0;
-    left -= left / 20; /* who asked can still say that nobody answered, and whom it asked */
+    if (left > ROOM_FROM_MS)
+        left -= left / 20; /* who asked can still say that nobody answered, and whom it asked */
     return (uint32_t)(left < ms ? left : ms);
 }
 
