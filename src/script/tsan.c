@@ -26,6 +26,7 @@ const char *__tsan_default_suppressions(void);
 __attribute__((visibility("default"))) const char *__tsan_default_suppressions(void)
 {
     return "race:interceptor_accept4\nrace:interceptor_epoll_create1\n"
-           "race:interceptor_eventfd\nrace:interceptor_socket\nrace:interceptor_open\n";
+           "race:interceptor_eventfd\nrace:interceptor_socket\nrace:interceptor_open\n"
+           "race:interceptor_fopen\n";
 }
 #endif
