@@ -17,7 +17,7 @@ static void start_sentinel(struct server *s)
     assert_non_null(file);
     fprintf(file,
             "port %d\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 %d 2\n"
-            "sentinel auth-pass mymaster hunter2\nsentinel down-after-milliseconds mymaster 400\n"
+            "sentinel auth-pass mymaster hunter2\nsentinel down-after-milliseconds mymaster 800\n"
             "sentinel failover-timeout mymaster 1000\n",
             s->port, servers[0].port);
     fclose(file);
@@ -208,7 +208,9 @@ static void fails_over(void **state)
     open_by_sentinels(&p, "mymaster");
     put_until(&p, 4, 3000);
     assert_false(get(&p, 2)->found);
-    assert_true(get(&p, 3)->found);
+    /* Not key 3: on a busy machine the sentinels may move on once more, and Redis replicates late.
+     */
+    assert_true(get(&p, 4)->found);
     place_close(&p);
 }
 
