@@ -18,7 +18,7 @@ static void start_sentinel(struct server *s)
     fprintf(file,
             "port %d\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 %d 2\n"
             "sentinel auth-pass mymaster hunter2\nsentinel down-after-milliseconds mymaster 800\n"
-            "sentinel failover-timeout mymaster 1000\n",
+            "sentinel failover-timeout mymaster 2500\n",
             s->port, servers[0].port);
     fclose(file);
     static const char *const words[] = {"redis-server", "sentinel.conf", "--sentinel"};
