@@ -1,9 +1,11 @@
 // Two replicas on one real Redis: what one knows the other knows, logout is everywhere within a second, an outage is no login page.
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { Browser } from "../support/browser.mjs";
 import { request, sleep, until } from "../support/client.mjs";
-import { temporaryDirectory } from "../support/processes.mjs";
+import { Child, temporaryDirectory } from "../support/processes.mjs";
 import { PASSWORD, startRedis } from "../support/redis.mjs";
 import { startStack } from "../support/stack.mjs";
 
@@ -163,18 +165,55 @@ describe("Redis", () => {
 });
 
 describe("revoke", () => {
-    for (const what of ["user=alice%40example.com", "all="])
-        it(`${what}: sessions and bearer tokens are forgotten on both within a second`, async () => {
+    const bySubject = () => `subject=alice&issuer=${encodeURIComponent(stack.issuer)}`;
+    for (const [name, what] of Object.entries({ user: () => "user=alice%40example.com", subject: bySubject, all: () => "all=" }))
+        it(`${name}: sessions and bearer tokens are forgotten on both within a second`, async () => {
             const id = await session();
             const bearer = await stack.token("alice", 3600);
             for (const server of [stack, other]) assert.equal((await server.check("/app", { token: bearer })).status, 200);
             assert.equal(await status(other, id), 200);
             const before = stack.userinfoCalls();
-            const answer = await stack.admin("POST", "/revoke", what);
+            const answer = await stack.admin("POST", "/revoke", what());
             assert.equal(answer.status, 200, answer.body);
             assert.equal(await status(stack, id), 302);
             assert.ok(await goneElsewhere(id) <= 1100);
             for (const server of [stack, other]) assert.equal((await server.check("/app", { token: bearer })).status, 200);
             assert.equal(stack.userinfoCalls(), before + 2, "both asked again");
         });
+
+    it("another issuer's subject of that name keeps its session", async () => {
+        const id = await session();
+        assert.equal((await stack.admin("POST", "/revoke", "subject=alice&issuer=https%3A%2F%2Fother.example")).status, 200);
+        assert.equal(await status(stack, id), 200);
+    });
+
+    it("token, by the subcommand: that bearer token is forgotten on both, nothing else", async () => {
+        const id = await session();
+        const [bearer, kept] = [await stack.token("alice", 3600), await stack.token("alice", 3600)];
+        for (const server of [stack, other])
+            for (const token of [bearer, kept]) assert.equal((await server.check("/app", { token })).status, 200);
+        const file = join(stack.dir, "token");
+        writeFileSync(file, `${bearer}\n`);
+        const command = new Child("revoke", process.env.MOONLATCH, ["revoke", "--token", file], { env: stack.environment() });
+        assert.equal(await command.exited, 0, command.log);
+        assert.match(command.log, /forgotten here: 1\n/);
+        assert.doesNotMatch(command.log, new RegExp(bearer));
+        const before = stack.userinfoCalls();
+        await until("both ask about it again", async () => {
+            for (const server of [stack, other]) for (const token of [bearer, kept]) await server.check("/app", { token });
+            return stack.userinfoCalls() === before + 2;
+        }, 1000);
+        assert.equal(await status(stack, id), 200);
+    });
+
+    it("the subcommand without a server, or without somebody, says so", async () => {
+        const run = async (args, env = {}) => {
+            const command = new Child("revoke", process.env.MOONLATCH, ["revoke", ...args], { env: { ...stack.environment(), ...env } });
+            return [await command.exited, command.log];
+        };
+        const [code, text] = await run(["--all"], { ADMIN_ADDR: `unix:${stack.dir}/nobody.sock` });
+        assert.deepEqual([code, /no server answers/.test(text)], [1, true], text);
+        for (const args of [[], ["--user"], ["--user", ""], ["--nobody", "x"], ["--user", "a", "--all"], ["--token", stack.dir], ["--token", "/nowhere"]])
+            assert.equal((await run(args))[0], 2, args.join(" "));
+    });
 });

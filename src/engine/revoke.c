@@ -112,11 +112,11 @@ static void finish(struct revocation *r)
     char text[512];
     bool ok = !*r->failure;
     if (ok)
-        snprintf(text, sizeof text, "sessions ended: %zu\ntokens forgotten here: %zu\n",
+        snprintf(text, sizeof text, "sessions ended: %zu\ncached identities forgotten here: %zu\n",
                  r->sessions, r->tokens);
     else
-        snprintf(text, sizeof text, "tokens forgotten here: %zu\nsessions: %s\n", r->tokens,
-                 r->failure);
+        snprintf(text, sizeof text, "cached identities forgotten here: %zu\nsessions: %s\n",
+                 r->tokens, r->failure);
     ml_log(ok ? ML_LOG_INFO : ML_LOG_ERROR, "revocation", ML_FZ("kind", r->kind),
            ML_FN("sessions", (long long)r->sessions), ML_FN("tokens", (long long)r->tokens),
            ML_FZ("why", r->failure));

@@ -95,5 +95,7 @@ S("MOONLATCH_WORKERS", INT, "0", NULL, 0, 0, 256, NULL,
   "threads that decide; 0: CPUs of the cgroup quota")
 S("MOONLATCH_CACHE_BYTES", INT, "67108864", NULL, 0, 1048576, 68719476736, NULL,
   "bound of the identity cache")
+S("MOONLATCH_WEB", TEXT, "", NULL, 0, 0, 0, NULL,
+  "folder of the pages' templates; empty: beside the program")
 S("MOONLATCH_LOG_FORMAT", WORD, "auto", NULL, 0, 0, 0, "auto json human",
   "auto: human on a terminal")

@@ -1,4 +1,4 @@
-/* Admin requests. Main thread; owns a small struct per reload in flight. */
+/* Admin requests. Main thread; owns a struct errand for each reload and revocation under way. */
 #include "gate/admin.h"
 
 #include "base/mem.h"
@@ -22,13 +22,14 @@ static void say(struct ml_exchange *x, int status, struct ml_str text)
     answer(x, status, "text/plain; charset=utf-8", text);
 }
 
-struct reload {
-    struct ml_exchange *x; /* NULL: the caller went away; the reload goes on */
+/* A reload or a revocation under way. */
+struct errand {
+    struct ml_exchange *x; /* NULL: the caller went away; the errand goes on */
 };
 
 static void on_reloaded(void *arg, bool ok, struct ml_str text)
 {
-    struct reload *r = arg;
+    struct errand *r = arg;
     if (r->x)
         say(r->x, ok ? 200 : 422, text.n ? text : ML_STR("reloaded\n"));
     free(r);
@@ -36,13 +37,13 @@ static void on_reloaded(void *arg, bool ok, struct ml_str text)
 
 static void on_gone(void *arg)
 {
-    struct reload *r = arg;
+    struct errand *r = arg;
     r->x = NULL;
 }
 
 static void reload(struct ml_engine *e, struct ml_exchange *x)
 {
-    struct reload *r = ML_NEW(struct reload);
+    struct errand *r = ML_NEW(struct errand);
     r->x = x;
     ml_exchange_on_cancel(x, on_gone, r);
     ml_engine_reload(e, "admin", true, on_reloaded, r);
@@ -66,7 +67,7 @@ static struct ml_str form_field(struct ml_arena *arena, struct ml_str form, stru
 
 static void on_revoked(void *arg, bool ok, struct ml_str text)
 {
-    struct reload *r = arg;
+    struct errand *r = arg;
     if (r->x)
         say(r->x, ok ? 200 : 503, text);
     free(r);
@@ -83,7 +84,7 @@ static void revocation(struct ml_engine *e, struct ml_exchange *x, struct ml_str
         value = issuer.n && value.n
                     ? ml_arena_printf(arena, "%.*s %.*s", ML_FMT(issuer), ML_FMT(value))
                     : ML_STR("");
-    struct reload *r = ML_NEW(struct reload);
+    struct errand *r = ML_NEW(struct errand);
     r->x = x;
     ml_exchange_on_cancel(x, on_gone, r);
     if (!value.p || ml_engine_revoke(e, kind, value, on_revoked, r) != 0) {
