@@ -89,17 +89,16 @@ describe("a login", () => {
         assert.equal((await stack.metrics())["moonlatch_sessions_written_total"] ?? 0, before);
     });
 
-    for (const [path, ends] of Object.entries({
-        "//evil.example/x": "/", "/\\evil.example": "/", "/a//b": "/a//b", "/%2f%2fevil.example": undefined,
-    })) it(`never leads away: ${path} (S-060)`, async () => {
-        const browser = new Browser();
-        const answer = await browser.send(stack.origin + path);
-        if (answer.status === 400 || answer.status === 404) return; // refused by Envoy or by us: as good
-        const page = await browser.open(answer.url, {}, { stop: (url) => url.includes("/interaction/") });
-        const callback = await new Browser().open(page.url).catch(() => undefined);
-        assert.ok(!callback || new URL(callback.url).hostname !== "evil.example");
-        if (ends) assert.doesNotMatch(browser.visited.join("\n"), /evil\.example(?!.*redirect_uri)[^ ]* -> 200/);
-    });
+    for (const path of ["//evil.example/x", "/\\evil.example", "/a//b", "/%2f%2fevil.example", "/%5cevil.example", "/.//evil.example"])
+        it(`never leads away: ${path} (S-060)`, async () => {
+            const browser = new Browser();
+            const page = await browser.login(stack.origin + path);
+            assert.ok(page.url.startsWith(`${stack.origin}/`), page.url);
+            for (const hop of browser.visited) {
+                const url = hop.split(" ")[1];
+                assert.ok(url.startsWith(`${stack.origin}/`) || url.startsWith(`${stack.issuer}/`), hop);
+            }
+        });
 });
 
 describe("tabs", () => {
